@@ -1,0 +1,76 @@
+"""The cluster itself: settings, trust and address space (pure)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cluster.model.ids import ClusterId
+from cluster.model.meta import Meta
+
+HEARTBEAT_PERIOD_S = 5.0
+"""Swarm's default (swarmkit manager/dispatcher)."""
+TASK_HISTORY_LIMIT = 5
+"""Ended tasks kept per slot (Swarm's default)."""
+NODE_CERTIFICATE_VALIDITY_S = 90 * 24 * 3600.0
+DEFAULT_ADDRESS_POOL = ("10.0.0.0/8",)
+DEFAULT_SUBNET_SIZE = 24
+
+
+class KeyState(StrEnum):
+    """A gossip key's life: every node accepts it, then seals with it, then forgets it."""
+
+    ACCEPT = "accept"
+    PRIMARY = "primary"
+    RETIRED = "retired"
+
+
+@dataclass(frozen=True, slots=True)
+class GossipKey:
+    """One key of the gossip key ring."""
+
+    id: int
+    """Grows with every key ever made."""
+    secret: bytes = field(repr=False)
+    """32 bytes, AES-256."""
+    state: KeyState = KeyState.PRIMARY
+
+
+@dataclass(frozen=True, slots=True)
+class JoinTokens:
+    """The current join token of each role."""
+
+    worker: str = field(repr=False)
+    manager: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSpec:
+    """What the user wished for the cluster."""
+
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    task_history_limit: int = TASK_HISTORY_LIMIT
+    heartbeat_period_s: float = HEARTBEAT_PERIOD_S
+    node_certificate_validity_s: float = NODE_CERTIFICATE_VALIDITY_S
+    autolock: bool = False
+    docker: str = "{}"
+    """The spec as the client sent it, JSON, so that it reads back what it wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The one cluster object of a replicated state."""
+
+    id: ClusterId
+    spec: ClusterSpec
+    ca_certificate: bytes
+    """PEM."""
+    ca_key: bytes = field(repr=False)
+    """PEM, PKCS#8. Only managers hold it; the Raft log is encrypted at rest."""
+    join_tokens: JoinTokens
+    gossip_keys: tuple[GossipKey, ...]
+    address_pool: tuple[str, ...] = DEFAULT_ADDRESS_POOL
+    """Networks that subnets are carved from."""
+    subnet_size: int = DEFAULT_SUBNET_SIZE
+    data_path_port: int = 4789
+    meta: Meta = Meta()
