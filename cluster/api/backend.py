@@ -100,7 +100,7 @@ class RaftView:
 class InitRequest:
     """`swarm init`. Empty addresses: choose. Ports and pools are checked already."""
 
-    listen_address: str = "0.0.0.0:2377"  # noqa: S104 - Docker's documented default
+    listen_address: str = "0.0.0.0:2377"
     """`host[:port]` or `interface[:port]`."""
     advertise_address: str = ""
     """`host[:port]` or `interface[:port]`."""
@@ -109,7 +109,7 @@ class InitRequest:
     data_path_port: int = 4789
     address_pool: tuple[str, ...] = ("10.0.0.0/8",)
     subnet_size: int = 24
-    spec: ClusterSpec = ClusterSpec()
+    spec: ClusterSpec = field(default_factory=ClusterSpec)
     availability: Availability = Availability.ACTIVE
     force_new_cluster: bool = False
 
@@ -121,7 +121,7 @@ class JoinRequest:
     remote_addresses: tuple[str, ...]
     """`host[:port]` of managers; at least one."""
     token: str = field(repr=False)
-    listen_address: str = "0.0.0.0:2377"  # noqa: S104 - Docker's documented default
+    listen_address: str = "0.0.0.0:2377"
     advertise_address: str = ""
     data_path_address: str = ""
     availability: Availability = Availability.ACTIVE
