@@ -159,5 +159,6 @@ class Service:
     """Version of the service when its task spec last changed; set by `state.apply`. A task with a
     lower one is out of date."""
     endpoint: Endpoint | None = None
-    """None: not allocated since the spec last changed ports, networks or endpoint mode."""
+    """None: not allocated yet. Kept when the spec changes: the allocator replaces what no longer
+    fits (see `control.allocator`)."""
     meta: Meta = Meta()

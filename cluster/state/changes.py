@@ -67,8 +67,8 @@ class PutService:
     """Create or replace a service.
 
     Refused: a name that another service has; an ingress port that another service has. When the
-    task spec differs, `spec_version` moves on; when ports, networks or endpoint mode differ, the
-    endpoint is to be allocated again (kept parts stay).
+    task spec differs, `spec_version` moves on. The endpoint is kept as it was: the allocator
+    replaces what no longer fits.
     """
 
     service: Service

@@ -1,0 +1,88 @@
+"""One manager's copy of the replicated state: the latest snapshot, and waking those who watch it.
+
+Consensus drives it: `apply` with each committed command, in order, `dump` and `restore` for
+compaction. Invariant: `apply` never raises; a refused transaction is an answer, not an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import msgspec
+
+from cluster.model.errors import ERRORS, ClusterError
+from cluster.state.apply import apply
+from cluster.state.codec import (
+    CorruptStateError,
+    decode_changes,
+    decode_snapshot,
+    encode_snapshot,
+)
+from cluster.state.snapshot import Snapshot
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[str, str, int]).decode
+
+
+class Replica:
+    """A state machine for consensus, and a store to look at for everyone else."""
+
+    def __init__(self) -> None:
+        self._snapshot = Snapshot()
+        self._watchers: set[asyncio.Event] = set()
+
+    def snapshot(self) -> Snapshot:
+        """Return the state as of the last command applied here."""
+        return self._snapshot
+
+    def apply(self, index: int, command: bytes) -> bytes:
+        """Apply one committed command and return its encoded outcome (see `read_outcome`)."""
+        try:
+            self._snapshot = apply(self._snapshot, decode_changes(command), index)
+        except ClusterError as error:
+            return _encode((type(error).__name__, str(error), index))
+        except CorruptStateError as error:
+            return _encode(("Invalid", str(error), index))
+        self._wake()
+        return _encode(("", "", index))
+
+    def dump(self) -> bytes:
+        """Return the whole state as bytes."""
+        return encode_snapshot(self._snapshot)
+
+    def restore(self, data: bytes) -> None:
+        """Become what `dump` returned.
+
+        Raises:
+            CorruptStateError: it did not return `data`.
+        """
+        self._snapshot = decode_snapshot(data)
+        self._wake()
+
+    @contextmanager
+    def watch(self) -> Generator[asyncio.Event]:
+        """Lend an event that every change sets; it says that something changed, not what."""
+        changed = asyncio.Event()
+        self._watchers.add(changed)
+        try:
+            yield changed
+        finally:
+            self._watchers.discard(changed)
+
+    def _wake(self) -> None:
+        for changed in self._watchers:
+            changed.set()
+
+
+def read_outcome(outcome: bytes) -> int:
+    """Return the Raft index of a command that was applied.
+
+    Raises:
+        ClusterError: it was refused; nothing has changed.
+    """
+    kind, message, index = _decode(outcome)
+    if kind:
+        raise ERRORS[kind](message)
+    return index
