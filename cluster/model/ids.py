@@ -1,4 +1,4 @@
-"""Identifiers: 25 characters of base36, as Swarm's, so that clients' prefix matching works (pure)."""
+"""Identifiers: 25 characters of base36, like Swarm's, so that prefix matching works (pure)."""
 
 from __future__ import annotations
 
