@@ -1,0 +1,64 @@
+# hivewire: two commands do everything on a fresh machine: `make demo` and `make test`.
+# Both set up what they need by themselves: see deploy/setup.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+NAME ?=
+
+.PHONY: help setup demo test check format lint types unit sim netns e2e chaos bench lock clean
+
+help:
+	@echo "make demo    run a real cluster of five nodes on this machine and prove that it works"
+	@echo "make test    run every test that this machine can run"
+	@echo "make check   format, lint, types, import contracts, unit and simulator tests"
+	@echo "make bench   measure against peers (one: make bench NAME=commits|overlay|vip|ingress|...)"
+	@echo "make chaos   long sweeps of the simulators"
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml deploy/requirements-dev.txt deploy/setup
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" deploy/setup
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m tests.demo
+
+test: setup
+	$(BIN)/python -m pytest tests
+
+check: setup lint types unit sim
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: setup
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+unit sim netns e2e: setup
+	$(BIN)/python -m pytest tests/$@
+
+chaos: setup
+	HIVEWIRE_SEEDS=1000 $(BIN)/python -m pytest tests/sim tests/chaos --timeout 3600
+
+bench: setup
+	@$(BIN)/python -m bench $(NAME)
+
+# The lock names no index: it resolves from whatever index pip is configured with.
+lock:
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-header --no-annotate pyproject.toml -o deploy/requirements.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-header --no-annotate --extra dev pyproject.toml \
+		-o deploy/requirements-dev.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
