@@ -23,7 +23,7 @@ $(VENV)/.ready: pyproject.toml deploy/requirements-dev.txt deploy/setup
 	@touch $@
 
 demo: setup
-	@$(BIN)/python -m tests.demo
+	@$(BIN)/python -m cluster.local.demo
 
 test: setup
 	$(BIN)/python -m pytest tests

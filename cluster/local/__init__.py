@@ -8,8 +8,10 @@ made inside through the supervisor, as open sockets.
 
 Modules:
     control: the supervisor's socket: asking and answering
+    demo: `make demo`
     forward: the forwarder, in the host's network namespace
     layout: names, addresses and paths of a local cluster
+    probe: the demo's client service
     supervisor: process 1 of the cluster's namespaces
     whoami: the demo's web service
 """

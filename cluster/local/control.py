@@ -27,6 +27,8 @@ class Request(msgspec.Struct, omit_defaults=True):
     """kill: the node's tasks too."""
     protocol: str = "tcp"
     port: int = 0
+    source: str = ""
+    """connect: address on the bridge to connect from; empty: any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ DIRECTORY_CHARS_MAX = 80
 UNDERLAY_PREFIX = "198.18.0."
 """RFC 2544 benchmarking range: never routed anywhere."""
 UNDERLAY_GATEWAY = UNDERLAY_PREFIX + "254"
+UNDERLAY_CLIENTS = tuple(f"{UNDERLAY_PREFIX}{host}" for host in range(201, 210))
+"""More addresses of the bridge, for clients that want to be told apart."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,13 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
 import msgspec
 
 from cluster.local.control import Answer, NodeStatus, Request
-from cluster.local.layout import UNDERLAY_GATEWAY, Layout, LocalNode, load
+from cluster.local.layout import UNDERLAY_CLIENTS, UNDERLAY_GATEWAY, Layout, LocalNode, load
 from cluster.model.errors import ClusterError, FailedPrecondition, Invalid
 from dataplane.kernel.netns import create_namespace, run_in_namespace, write_sysctl
 
@@ -60,6 +61,7 @@ def make_underlay(cluster: _Cluster) -> None:
         "link add underlay type bridge",
         "link set underlay up",
         f"addr add {UNDERLAY_GATEWAY}/24 dev underlay",
+        *(f"addr add {address}/24 dev underlay" for address in UNDERLAY_CLIENTS),
     ]
     for node in cluster.layout.nodes:
         cluster.layout.data_root(node).mkdir(mode=0o700, exist_ok=True)
@@ -127,10 +129,39 @@ def reap(cluster: _Cluster) -> None:
                     del cluster.pids[name]
 
 
-async def call(
+class _Swarm(msgspec.Struct):
+    tokens: dict[str, str] = msgspec.field(name="JoinTokens")
+
+
+class _NodeStatus(msgspec.Struct):
+    state: str = msgspec.field(name="State")
+
+
+class _Node(msgspec.Struct):
+    status: _NodeStatus = msgspec.field(name="Status")
+
+
+class _Port(msgspec.Struct):
+    protocol: str = msgspec.field(name="Protocol")
+    published: int = msgspec.field(name="PublishedPort", default=0)
+    mode: str = msgspec.field(name="PublishMode", default="ingress")
+
+
+class _Endpoint(msgspec.Struct):
+    ports: list[_Port] | None = msgspec.field(name="Ports", default=None)
+
+
+class _Service(msgspec.Struct):
+    endpoint: _Endpoint = msgspec.field(name="Endpoint", default_factory=_Endpoint)
+
+
+T = TypeVar("T")
+
+
+async def request(
     cluster: _Cluster, node: LocalNode, method: str, path: str, body: object = None
-) -> object:
-    """Return the decoded answer of a node's API.
+) -> bytes:
+    """Return the answer of a node's API.
 
     Raises:
         ClusterError: it answered with an error, or not at all.
@@ -144,9 +175,17 @@ async def call(
             data = await response.read()
             if not response.ok:
                 raise FailedPrecondition(f"{node.name}: {data.decode(errors='replace').strip()}")
-            return msgspec.json.decode(data) if data.strip() else None
+            return data
     except (aiohttp.ClientError, OSError) as error:
         raise ClusterError(f"{node.name}: {error}") from error
+
+
+async def get(cluster: _Cluster, node: LocalNode, path: str, kind: type[T]) -> T:
+    """Return the decoded answer to a GET; raises as `request`."""
+    try:
+        return msgspec.json.decode(await request(cluster, node, "GET", path), type=kind)
+    except msgspec.MsgspecError as error:
+        raise ClusterError(f"{node.name}: unexpected answer to {path}: {error}") from error
 
 
 async def form(cluster: _Cluster) -> None:
@@ -154,7 +193,7 @@ async def form(cluster: _Cluster) -> None:
     first, *others = cluster.layout.nodes
     await asyncio.gather(*(_wait_for_api(cluster, node) for node in cluster.layout.nodes))
     cluster.say(f"{len(cluster.layout.nodes)} daemons answer")
-    await call(
+    await request(
         cluster,
         first,
         "POST",
@@ -162,11 +201,10 @@ async def form(cluster: _Cluster) -> None:
         {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": first.address, "Spec": {}},
     )
     cluster.say(f"{first.name} made the cluster")
-    swarm = await call(cluster, first, "GET", "/swarm")
-    tokens: dict[str, str] = swarm["JoinTokens"] if isinstance(swarm, dict) else {}
+    tokens = (await get(cluster, first, "/swarm", _Swarm)).tokens
 
     async def join(node: LocalNode) -> None:
-        await call(
+        await request(
             cluster,
             node,
             "POST",
@@ -193,16 +231,15 @@ async def _wait_for_api(cluster: _Cluster, node: LocalNode) -> None:
         if node.name not in cluster.pids:
             raise ClusterError(f"the daemon of {node.name} ended: see {cluster.layout.log(node)}")
         with contextlib.suppress(ClusterError):
-            await call(cluster, node, "GET", "/version")
+            await request(cluster, node, "GET", "/version")
             return
         await asyncio.sleep(0.05)
 
 
 async def _wait_until_ready(cluster: _Cluster, first: LocalNode) -> None:
     while True:
-        nodes = await call(cluster, first, "GET", "/nodes")
-        states = [n["Status"]["State"] for n in nodes] if isinstance(nodes, list) else []
-        if states.count("ready") == len(cluster.layout.nodes):
+        nodes = await get(cluster, first, "/nodes", list[_Node])
+        if [n.status.state for n in nodes].count("ready") == len(cluster.layout.nodes):
             return
         await asyncio.sleep(0.05)
 
@@ -215,17 +252,20 @@ async def watch_ports(cluster: _Cluster) -> None:
             if node.is_manager and node.name in cluster.pids and cluster.ready:
                 with contextlib.suppress(ClusterError, TimeoutError):
                     async with asyncio.timeout(2.0):
-                        cluster.ports = _published(await call(cluster, node, "GET", "/services"))
+                        services = await get(cluster, node, "/services", list[_Service])
+                        cluster.ports = _published(services)
                         break
 
 
-def _published(services: object) -> list[tuple[str, int]]:
-    found: set[tuple[str, int]] = set()
-    for service in services if isinstance(services, list) else []:
-        for port in service.get("Endpoint", {}).get("Ports") or []:
-            if port.get("PublishMode", "ingress") == "ingress" and port.get("PublishedPort"):
-                found.add((port["Protocol"], port["PublishedPort"]))
-    return sorted(found)
+def _published(services: list[_Service]) -> list[tuple[str, int]]:
+    return sorted(
+        {
+            (port.protocol, port.published)
+            for service in services
+            for port in service.endpoint.ports or []
+            if port.mode == "ingress" and port.published
+        }
+    )
 
 
 def kill(cluster: _Cluster, node: LocalNode, *, tasks: bool) -> None:
@@ -254,6 +294,8 @@ def connect_inside(node: LocalNode, request: Request) -> socket.socket:
     made = socket.socket(socket.AF_INET, kind)
     made.settimeout(CONNECT_TIMEOUT_S)
     try:
+        if request.source:
+            made.bind((request.source, 0))
         made.connect((node.address, request.port))
     except OSError:
         made.close()

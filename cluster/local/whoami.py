@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import sys
@@ -46,7 +47,8 @@ async def _serve(port: int) -> None:
 
 
 def _answer_for(client: tuple[str, int]) -> bytes:
-    return json.dumps({"task": socket.gethostname(), "client": client[0]}).encode()
+    name = os.environ.get("HIVEWIRE_TASK_NAME") or socket.gethostname()
+    return json.dumps({"task": name, "client": client[0]}).encode()
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
