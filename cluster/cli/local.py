@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from cluster.local.control import Request, ask
-from cluster.local.layout import Layout, default_directory, load, make_layout, save
-from cluster.model.errors import ClusterError, Unavailable
-
-START_TIMEOUT_S = 90.0
-STOP_TIMEOUT_S = 15.0
+from cluster.local.layout import default_directory, load
+from cluster.local.lifecycle import start, stop
+from cluster.model.errors import ClusterError
 
 directory_option = click.option(
     "--dir", "directory", type=click.Path(path_type=Path, file_okay=False),
@@ -105,145 +95,3 @@ def _command(directory: Path, request: Request) -> None:
     except ClusterError as error:
         raise click.ClickException(str(error)) from error
     click.echo(request.node)
-
-
-def start(
-    directory: Path, managers: int, workers: int, *, progress: Callable[[str], object]
-) -> Layout:
-    """Start a local cluster and return its layout once all its nodes are ready.
-
-    progress: is told every step, one line each.
-
-    Raises:
-        ClusterError: there is one already, or it did not come up (then nothing is left).
-    """
-    layout = make_layout(directory, managers, workers)
-    if layout.file.exists():
-        if _is_answering(layout):
-            raise ClusterError(f"a local cluster runs in {directory}: `hivewire local down` first")
-        stop(layout)
-    save(layout)
-    supervisor = _spawn_supervisor(layout)
-    try:
-        _wait_until_ready(layout, supervisor, progress)
-    except (ClusterError, KeyboardInterrupt):
-        tail = layout.supervisor_log.read_text(errors="replace").splitlines()[-5:]
-        stop(layout, keep_logs=True)
-        if tail:
-            progress("the supervisor's last words:\n  " + "\n  ".join(tail))
-        raise
-    _spawn_forwarder(layout)
-    return layout
-
-
-def stop(layout: Layout, *, keep_logs: bool = False) -> None:
-    """End a local cluster, whatever is left of it, and delete what it kept.
-
-    Everything in it dies with process 1 of its PID namespace; only files and control groups
-    outlive that, and are removed here.
-    """
-    with contextlib.suppress(ClusterError):
-        ask(layout.control_socket, Request(do="stop"))
-    holder = _holder(layout)
-    if holder is not None:
-        _kill_and_wait(holder)
-    if keep_logs:
-        layout.file.unlink(missing_ok=True)
-    else:
-        shutil.rmtree(layout.directory, ignore_errors=True)
-
-
-def _is_answering(layout: Layout) -> bool:
-    try:
-        ask(layout.control_socket, Request(do="status"))
-    except Unavailable:
-        return False
-    except ClusterError:
-        return True
-    return True
-
-
-def _spawn_supervisor(layout: Layout) -> subprocess.Popen[bytes]:
-    command = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    if os.geteuid() != 0:
-        command += ["--user", "--map-root-user"]
-    command += [sys.executable, "-m", "cluster.local.supervisor", str(layout.directory)]
-    process = _spawn(layout, command)
-    _pid_file(layout).write_text(f"{process.pid} {_start_time(process.pid)}")
-    return process
-
-
-def _spawn_forwarder(layout: Layout) -> None:
-    _spawn(layout, [sys.executable, "-m", "cluster.local.forward", str(layout.directory)])
-
-
-def _spawn(layout: Layout, command: list[str]) -> subprocess.Popen[bytes]:
-    with layout.supervisor_log.open("ab") as log:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-
-
-def _wait_until_ready(
-    layout: Layout, supervisor: subprocess.Popen[bytes], progress: Callable[[str], object]
-) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    shown = 0
-    while time.monotonic() < deadline:
-        if supervisor.poll() is not None:
-            raise ClusterError(f"the supervisor ended: see {layout.supervisor_log}")
-        with contextlib.suppress(Unavailable):
-            answer = ask(layout.control_socket, Request(do="status"))
-            for line in answer.progress[shown:]:
-                progress(line)
-            shown = len(answer.progress)
-            if answer.ready:
-                return
-        time.sleep(0.05)
-    raise ClusterError(f"the cluster was not ready in {START_TIMEOUT_S:.0f} s")
-
-
-def _pid_file(layout: Layout) -> Path:
-    return layout.directory / "supervisor.pid"
-
-
-def _start_time(pid: int) -> str:
-    """Return when a process started, in clock ticks since boot (proc(5), field 22)."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-
-
-def _holder(layout: Layout) -> int | None:
-    """Return the pid of the `unshare` that holds the cluster, if it still runs."""
-    try:
-        pid, started = _pid_file(layout).read_text().split()
-        return int(pid) if _start_time(int(pid)) == started else None
-    except (OSError, ValueError):
-        return None
-
-
-def _kill_and_wait(pid: int) -> None:
-    """Kill `unshare`; its child, process 1 of the cluster, is killed with it (--kill-child)."""
-    inner = _children(pid)
-    for victim in [*inner, pid]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(victim, signal.SIGKILL)
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    while time.monotonic() < deadline and any(_is_alive(p) for p in [*inner, pid]):
-        time.sleep(0.02)
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except OSError:
-        return []
-    return [int(child) for child in listed.split()]
-
-
-def _is_alive(pid: int) -> bool:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

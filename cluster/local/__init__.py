@@ -11,6 +11,7 @@ Modules:
     demo: `make demo`
     forward: the forwarder, in the host's network namespace
     layout: names, addresses and paths of a local cluster
+    lifecycle: starting and ending it
     probe: the demo's client service
     supervisor: process 1 of the cluster's namespaces
     whoami: the demo's web service

@@ -18,19 +18,23 @@ import time
 import urllib.parse
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from cluster.cli import local
 from cluster.local import probe, whoami
 from cluster.local.control import Request, ask, ask_with_socket
 from cluster.local.layout import UNDERLAY_CLIENTS, Layout, LocalNode
+from cluster.local.lifecycle import start, stop
 from cluster.model.errors import ClusterError
 
 PORT = 8080
+REPLICAS = 3
+SPREAD = 5
+"""Replicas while a worker is killed: one per node."""
 REQUESTS = 300
 RESCHEDULE_S_MAX = 8.0
 """A real Swarm took 17-20 s on this kind of machine."""
@@ -74,10 +78,6 @@ class _Node(msgspec.Struct):
     id: str = msgspec.field(name="ID")
     description: _Description = msgspec.field(name="Description")
     manager: _Manager | None = msgspec.field(name="ManagerStatus", default=None)
-
-
-class _Created(msgspec.Struct):
-    id: str = msgspec.field(name="ID", default="")
 
 
 class _Version(msgspec.Struct):
@@ -151,9 +151,9 @@ class Demo:
         self._api.call("POST", "/networks/create", body)
         say("overlay network `shop` made")
         started = time.monotonic()
-        self._create("web", [whoami.__file__, "80"], replicas=3, publish=PORT)
-        self._wait_for_replicas("web", 3)
-        say(f"service `web`: 3 replicas run after {time.monotonic() - started:.2f} s")
+        self._create("web", [whoami.__file__, "80"], replicas=REPLICAS, publish=PORT)
+        self._wait_for_replicas("web", REPLICAS)
+        say(f"service `web`: {REPLICAS} replicas run after {time.monotonic() - started:.2f} s")
 
     def balance(self) -> None:
         """Send requests to every node and count who answered."""
@@ -165,9 +165,11 @@ class Demo:
             counts = collections.Counter(self._ask(node).task for _ in range(per_node))
             total += counts
             say(f"  {per_node} requests to {node.name} {node.address}:{PORT} -> {_shown(counts)}")
-            check(len(set(counts.values())) == 1 and len(counts) == 3,
+            check(len(set(counts.values())) == 1 and len(counts) == REPLICAS,
                   f"{node.name} does not balance exactly: {_shown(counts)}")  # fmt: skip
-        check(sorted(total.values()) == [REQUESTS // 3] * 3, f"uneven: {_shown(total)}")
+        check(
+            sorted(total.values()) == [REQUESTS // REPLICAS] * REPLICAS, f"uneven: {_shown(total)}"
+        )
         say(f"{REQUESTS} requests over {len(nodes)} nodes -> {_shown(total)}: exact round robin")
 
     def client_address(self) -> None:
@@ -186,10 +188,10 @@ class Demo:
         output = self._wait_until("the probe has printed", lambda: self._logs("probe"))
         seen = json.loads(output[output.index("{") :])
         check(len(seen["vip"]) == 1, f"`web` should resolve to one VIP: {seen}")
-        check(len(seen["tasks"]) == 3, f"`tasks.web` should resolve to 3 addresses: {seen}")
+        check(len(seen["tasks"]) == REPLICAS, f"`tasks.web` should resolve to 3 addresses: {seen}")
         check(sorted(seen["answers"].values()) == [2, 2, 2], f"the VIP does not balance: {seen}")
-        say(f"a task of `probe` resolves web -> {seen['vip'][0]} (VIP), "
-            f"tasks.web -> {', '.join(seen['tasks'])}; 6 calls to the VIP -> 2 per replica")  # fmt: skip
+        say(f"a task of `probe` resolves web -> {seen['vip'][0]} (VIP) and")
+        say(f"  tasks.web -> {', '.join(seen['tasks'])}; 6 calls to the VIP -> 2 per replica")
 
     def scaling(self) -> None:
         """Scale up and down while requests flow."""
@@ -198,15 +200,15 @@ class Demo:
                 started = time.monotonic()
                 self._api.scale("web", replicas)
                 self._wait_for_replicas("web", replicas)
-                self._wait_until(f"{replicas} answer", lambda n=replicas: load.answering(2.0) == n)
+                self._wait_until(f"{replicas} answer", partial(load.is_answered_by, replicas))
                 say(f"scaled web to {replicas}: {time.monotonic() - started:.2f} s")
         check(not load.failures, f"{len(load.failures)} failed, first: {load.failures[:3]}")
         say(f"{load.count} requests flowed meanwhile, {len(load.failures)} failed")
 
     def kill_worker(self) -> None:
         """Kill a worker with its tasks: its replicas come back elsewhere."""
-        self._api.scale("web", 5)
-        self._wait_for_replicas("web", 5)
+        self._api.scale("web", SPREAD)
+        self._wait_for_replicas("web", SPREAD)
         workers = [n for n in self._layout.nodes if not n.is_manager]
         by_name = self._api.nodes()
         used = {t.node for t in self._api.running("web")}
@@ -217,12 +219,12 @@ class Demo:
 
         def is_healed() -> bool:
             running = {t.id for t in self._api.running("web")}
-            return not running & lost and len(running) == 5
+            return not running & lost and len(running) == SPREAD
 
         self._wait_until("the lost replicas run elsewhere", is_healed)
         took = time.monotonic() - started
         say(f"kill -9 of {victim.name} and its {len(lost)} tasks: "
-            f"5 replicas again after {took:.2f} s (Swarm: 17-20 s)")  # fmt: skip
+            f"{SPREAD} replicas again after {took:.2f} s (Swarm: 17-20 s)")  # fmt: skip
         check(took <= RESCHEDULE_S_MAX, f"that is more than {RESCHEDULE_S_MAX} s")
 
     def kill_leader(self) -> None:
@@ -330,10 +332,10 @@ class Load:
             except (ClusterError, OSError, http.client.HTTPException) as error:
                 self.failures.append(f"{node.name}: {error!r}")
 
-    def answering(self, within_s: float) -> int:
-        """Return how many different tasks answered in the last so many seconds."""
-        since = time.monotonic() - within_s
-        return len({task for at, task in list(self._seen) if at >= since})
+    def is_answered_by(self, replicas: int) -> bool:
+        """Return whether just so many different tasks answered in the last second."""
+        since = time.monotonic() - 1.0
+        return len({task for at, task in list(self._seen) if at >= since}) == replicas
 
 
 def fetch(layout: Layout, node: LocalNode, source: str) -> _Answer:
@@ -377,7 +379,7 @@ def main() -> int:
     layout: Layout | None = None
     try:
         say("starting 3 managers and 2 workers, each a daemon in its own network namespace")
-        layout = local.start(directory, managers=3, workers=2, progress=say)
+        layout = start(directory, managers=3, workers=2, progress=say)
         demo = Demo(layout)
         for step in (demo.deploy, demo.balance, demo.client_address, demo.discovery,
                      demo.scaling, demo.kill_worker, demo.kill_leader):  # fmt: skip
@@ -392,7 +394,7 @@ def main() -> int:
         return 1
     finally:
         if layout is not None:
-            local.stop(layout)
+            stop(layout)
         shutil.rmtree(directory, ignore_errors=True)
         say("cleaned up")
     say("every claim holds")
