@@ -15,7 +15,7 @@ from typing import Protocol
 
 
 class RuntimeFailure(Exception):
-    """The task cannot run: bad image, command not found, no space. The task is REJECTED or FAILED."""
+    """The task cannot run: bad image, command not found, no space. It is REJECTED or FAILED."""
 
 
 class LogStream(StrEnum):
