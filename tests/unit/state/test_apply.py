@@ -1,0 +1,218 @@
+"""Transactions: what they change, what they refuse, and that a refusal leaves no trace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cluster.model.errors import Conflict, FailedPrecondition, NotFound, OutOfSequence
+from cluster.model.ids import NetworkId, NodeId, ServiceId, TaskId
+from cluster.model.network import Network, NetworkSpec
+from cluster.model.node import Node, NodeDescription, NodeSpec, NodeState, Role
+from cluster.model.service import (
+    Endpoint,
+    NetworkAttachmentSpec,
+    PortSpec,
+    PublishMode,
+    Service,
+    ServiceSpec,
+    TaskSpec,
+)
+from cluster.model.task import Attachment, Task, TaskState, TaskStatus
+from cluster.state.apply import apply
+from cluster.state.changes import (
+    ABSENT,
+    AllocateService,
+    AllocateTask,
+    AssignTask,
+    Change,
+    DeleteNetwork,
+    DeleteNode,
+    DeleteService,
+    PutNetwork,
+    PutNode,
+    PutService,
+    PutTask,
+    ReportStatus,
+    SetDesiredState,
+    SetNodeState,
+)
+from cluster.state.codec import decode_changes, decode_snapshot, encode_changes, encode_snapshot
+from cluster.state.snapshot import Snapshot
+
+WEB = ServiceId("s-web")
+NET = NetworkId("n-shop")
+NODE = NodeId("node-1")
+TASK = TaskId("t-1")
+
+
+def service(
+    name: str = "web",
+    id_: ServiceId = WEB,
+    *,
+    image: str = "host",
+    ports: tuple[PortSpec, ...] = (),
+    networks: tuple[NetworkId, ...] = (),
+) -> Service:
+    attachments = tuple(NetworkAttachmentSpec(n) for n in networks)
+    task = TaskSpec(image=image, networks=attachments)
+    return Service(id_, ServiceSpec(name, task, ports=ports))
+
+
+def task(state: TaskState = TaskState.NEW, node: NodeId | None = None) -> Task:
+    return Task(TASK, WEB, "web", TaskSpec("host"), 1, node, status=TaskStatus(state))
+
+
+def network(name: str = "shop", id_: NetworkId = NET, *, ingress: bool = False) -> Network:
+    return Network(id_, NetworkSpec(name, ingress=ingress))
+
+
+def after(*changes: Change) -> Snapshot:
+    snapshot = Snapshot()
+    for index, change in enumerate(changes, start=1):
+        snapshot = apply(snapshot, [change], index)
+    return snapshot
+
+
+def test_versions_are_raft_indexes() -> None:
+    snapshot = after(PutNetwork(network()), PutService(service()))
+
+    assert snapshot.services[WEB].meta.version == 2
+    assert snapshot.index == 2
+
+
+def test_stale_version_is_out_of_sequence_and_changes_nothing() -> None:
+    snapshot = after(PutService(service()), PutService(service(), expect=1))
+
+    with pytest.raises(OutOfSequence, match=r"update out of sequence$"):
+        apply(snapshot, [PutTask(task()), PutService(service(), expect=1)], 3)
+    assert not snapshot.tasks
+
+
+def test_names_are_unique() -> None:
+    snapshot = after(PutService(service()), PutNetwork(network()))
+
+    with pytest.raises(Conflict, match="name conflicts with an existing object"):
+        apply(snapshot, [PutService(service(id_=ServiceId("other")), expect=ABSENT)], 3)
+    with pytest.raises(Conflict, match="network with name shop already exists"):
+        apply(snapshot, [PutNetwork(network(id_=NetworkId("other")), expect=ABSENT)], 3)
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "clashes"),
+    [
+        (PublishMode.INGRESS, PublishMode.INGRESS, True),
+        (PublishMode.INGRESS, PublishMode.HOST, True),
+        (PublishMode.HOST, PublishMode.HOST, False),
+    ],
+)
+def test_published_ports(mine: PublishMode, other: PublishMode, *, clashes: bool) -> None:
+    snapshot = after(PutService(service(ports=(PortSpec("tcp", 80, 8080, mine),))))
+    change = PutService(service("b", ServiceId("b"), ports=(PortSpec("tcp", 1, 8080, other),)))
+
+    if not clashes:
+        assert len(apply(snapshot, [change], 2).services) == 2
+        return
+    with pytest.raises(FailedPrecondition, match="port '8080' is already in use by service 'web'"):
+        apply(snapshot, [change], 2)
+
+
+def test_allocated_port_is_taken_too() -> None:
+    allocated = Endpoint(ports=(PortSpec("tcp", 80, 30000),))
+    snapshot = after(
+        PutService(service(ports=(PortSpec("tcp", 80),))), AllocateService(WEB, allocated, 1)
+    )
+
+    with pytest.raises(FailedPrecondition, match="30000"):
+        apply(snapshot, [PutService(service("b", ServiceId("b"),
+                                            ports=(PortSpec("tcp", 1, 30000),)))], 3)  # fmt: skip
+
+
+def test_same_port_of_other_protocol_is_free() -> None:
+    snapshot = after(PutService(service(ports=(PortSpec("tcp", 53, 53),))))
+    change = PutService(service("b", ServiceId("b"), ports=(PortSpec("udp", 53, 53),)))
+
+    assert len(apply(snapshot, [change], 2).services) == 2
+
+
+def test_spec_version_moves_only_with_the_task_spec() -> None:
+    snapshot = after(PutService(service()))
+    scaled = replace(snapshot.services[WEB].spec, replicas=7)
+    snapshot = apply(snapshot, [PutService(Service(WEB, scaled))], 2)
+    assert snapshot.services[WEB].spec_version == 1
+
+    snapshot = apply(snapshot, [PutService(service(image="/srv/root"))], 3)
+    assert snapshot.services[WEB].spec_version == 3
+
+
+def test_network_in_use_stays() -> None:
+    snapshot = after(PutNetwork(network()), PutService(service(networks=(NET,))))
+    with pytest.raises(FailedPrecondition, match="network n-shop is in use by service s-web"):
+        apply(snapshot, [DeleteNetwork(NET)], 3)
+
+    running = replace(task(TaskState.RUNNING, NODE), attachments=(Attachment(NET, "10.0.0.2"),))
+    snapshot = apply(snapshot, [DeleteService(WEB), PutTask(running)], 3)
+    with pytest.raises(FailedPrecondition, match="in use by task t-1"):
+        apply(snapshot, [DeleteNetwork(NET)], 4)
+
+
+def test_service_needs_its_networks() -> None:
+    with pytest.raises(NotFound, match="network n-shop not found"):
+        after(PutService(service(networks=(NET,))))
+
+
+def test_task_walks_forward_only() -> None:
+    snapshot = after(
+        PutTask(task()),
+        AssignTask(TASK, NODE, 2, 1.0),  # not PENDING yet: left alone
+        AllocateTask(TASK, (), 1.0),
+        AssignTask(TASK, NODE, 2, 2.0),
+        AssignTask(TASK, NodeId("node-2"), 3, 3.0),  # too late
+        ReportStatus(TASK, NODE, TaskStatus(TaskState.RUNNING, 4.0)),
+        ReportStatus(TASK, NODE, TaskStatus(TaskState.READY, 5.0)),
+        ReportStatus(TASK, NodeId("node-2"), TaskStatus(TaskState.FAILED, 5.0)),
+        SetDesiredState(TASK, TaskState.SHUTDOWN),
+        SetDesiredState(TASK, TaskState.RUNNING),
+    )
+
+    found = snapshot.tasks[TASK]
+    assert (found.node, found.gateway_host) == (NODE, 2)
+    assert found.status.state is TaskState.RUNNING
+    assert found.desired_state is TaskState.SHUTDOWN
+
+
+def test_facts_about_absent_objects_are_ignored() -> None:
+    snapshot = after(
+        SetDesiredState(TASK, TaskState.SHUTDOWN),
+        SetNodeState(NODE, NodeState.DOWN, "heartbeat failure"),
+        AllocateService(WEB, Endpoint(), 1),
+    )
+
+    assert (snapshot.tasks, snapshot.nodes, snapshot.services) == ({}, {}, {})
+
+
+def test_removed_node_orphans_its_tasks() -> None:
+    node = Node(NODE, NodeSpec(Role.WORKER), NodeDescription("w1"), index=1)
+    snapshot = after(PutNode(node), PutTask(task(TaskState.RUNNING, NODE)), DeleteNode(NODE))
+
+    assert snapshot.tasks[TASK].status.state is TaskState.ORPHANED
+
+
+def test_node_index_is_unique() -> None:
+    node = Node(NODE, NodeSpec(Role.WORKER), NodeDescription("w1"), index=1)
+    with pytest.raises(Conflict, match="node index 1 is taken"):
+        after(PutNode(node), PutNode(replace(node, id=NodeId("node-2"))))
+
+
+def test_codecs_round_trip() -> None:
+    changes: list[Change] = [
+        PutNetwork(network()),
+        PutService(service(networks=(NET,), ports=(PortSpec("udp", 53, 53),)), expect=ABSENT),
+        PutTask(task()),
+        ReportStatus(TASK, None, TaskStatus(TaskState.PENDING, 1.5, "no suitable node")),
+    ]
+
+    assert list(decode_changes(encode_changes(changes))) == changes
+    snapshot = apply(Snapshot(), changes, 7)
+    assert decode_snapshot(encode_snapshot(snapshot)) == snapshot
