@@ -1,5 +1,23 @@
 """The Docker Engine API subset, for Docker's own clients and ours.
 
+Driven by the node: `server.make_app(backend)`, `server.serve(app, socket)`. A handler reads the
+request (untrusted), asks for a fresh snapshot, checks the wish against it, proposes changes. All
+validation happens here, once; what is behind trusts the types.
+
 Modules:
+    absent: what a Docker engine has and hivewire has not
     backend: what the API needs of its node
+    docker_json: Docker's JSON <-> the model's values
+    errors: errors -> HTTP status and Docker's words
+    exchange: one request and its answer
+    filters: the `filters` query parameter
+    lookup: finding an object by id, name or prefix
+    networks: overlay networks
+    nodes: members of the cluster
+    server: routes, versions, headers
+    services: what users ask to run
+    swarm: making, joining, leaving and changing the cluster
+    system: `_ping`, `version`, `info`
+    tasks: attempts at running replicas
+    tls_info: what clients are shown of the CA certificate
 """
