@@ -11,6 +11,7 @@ Modules:
     launch: what a supervisor is told about its task (lean)
     launcher: the daemon's side of the zygote
     logs: reads the output that a supervisor keeps
+    memory: a runtime without processes, for tests and the simulator
     mounts: what a task sees of the file system (lean)
     prepare: what can be said of a task before it starts
     process: tasks as processes of this machine

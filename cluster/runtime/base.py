@@ -93,17 +93,29 @@ class Runtime(Protocol):
     async def start(self, execution: Execution, sandbox: Path | None) -> int:
         """Start the task in the network namespace at `sandbox` and return its pid on this node.
 
+        None: in the daemon's own. A task that has ended is not started again; its pid is 0.
+
         Raises:
             RuntimeFailure: it did not start; nothing is left running.
         """
         ...
 
     async def wait(self, task_id: str) -> Exit:
-        """Wait until the task has ended, also when an earlier daemon started it."""
+        """Wait until the task has ended, also when an earlier daemon started it.
+
+        Raises:
+            RuntimeFailure: it was never started.
+        """
         ...
 
     async def stop(self, task_id: str, *, signal: str, grace_s: float) -> None:
-        """Send `signal`, and after `grace_s` kill everything of the task; return when it ended."""
+        """Send `signal`, and after `grace_s` kill everything of the task; return when it ended.
+
+        `signal`: `SIGTERM`, `TERM` or `15`.
+
+        Raises:
+            RuntimeFailure: there is no such signal; the task was not touched.
+        """
         ...
 
     async def remove(self, task_id: str) -> None:
@@ -112,6 +124,10 @@ class Runtime(Protocol):
 
     async def adopt(self) -> Sequence[str]:
         """Return the ids of all tasks that this runtime keeps anything for, running or ended."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything that this process holds; tasks keep running."""
         ...
 
     def logs(

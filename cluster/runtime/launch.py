@@ -105,12 +105,12 @@ def encode(launch: Launch) -> bytes:
 
 def decode(body: bytes) -> Launch:
     """Return the launch whose encoding is `body` (without the length in front)."""
-    lists = tuple(list[bytes]() for _ in range(_KINDS))
+    lists: tuple[list[bytes], ...] = tuple([] for _ in range(_KINDS))
     at = 0
     while at < len(body):
         kind, length = _FIELD.unpack_from(body, at)
         at += _FIELD.size
-        lists[kind].append(body[at : at + length])
+        lists[int(kind)].append(body[at : at + length])
         at += length
     scalars, arguments, cgroups, hidden, environment, secrets = lists
     texts = [os.fsdecode(value) for value in environment]
