@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +46,17 @@ class Cgroups:
         for attempt in (_detect_unified, _detect_by_controller):
             with contextlib.suppress(OSError):
                 found = attempt(mount_point, own_groups)
-                if found is not None:
+                if found and all(os.access(parent, os.W_OK) for parent in found.parents):
                     return found
         logger.warning("no writable cgroups: tasks run without memory and cpu limits")
         return cls(0)
 
     def create(self, name: str, *, memory_bytes_max: int, nano_cpus_max: int) -> Sequence[Path]:
-        """Make the groups of task `name` with these limits (0: none) and return them."""
+        """Make the groups of task `name` with these limits (0: none) and return them.
+
+        Raises:
+            OSError: the kernel refuses a limit; groups may be left behind.
+        """
         groups = self._groups(name)
         for group in groups:
             group.mkdir(exist_ok=True)

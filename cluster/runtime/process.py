@@ -85,10 +85,11 @@ class ProcessRuntime:
             try:
                 await self._launcher.launch(self._launch_of(execution, directory, sandbox))
             except (RuntimeFailure, asyncio.CancelledError):
-                self._kill(directory)
-                (directory / supervisor.ALIVE).unlink(missing_ok=True)
-                self._cgroups.remove(execution.task_id)
+                self._abandon(execution.task_id)
                 raise
+            except OSError as error:
+                self._abandon(execution.task_id)
+                raise RuntimeFailure(f"cannot start the task: {error}") from error
         return _supervisor_pid(directory)
 
     async def wait(self, task_id: str) -> Exit:
@@ -170,6 +171,13 @@ class ProcessRuntime:
         if self._cgroups.is_out_of_memory(task_id):
             return Exit(int(text), "out of memory: over the task's memory limit")
         return Exit(int(text))
+
+    def _abandon(self, task_id: str) -> None:
+        """Undo a start that did not succeed."""
+        directory = self._task_directory(task_id)
+        self._kill(directory)
+        (directory / supervisor.ALIVE).unlink(missing_ok=True)
+        self._cgroups.remove(task_id)
 
     def _kill(self, directory: Path) -> None:
         """Kill a supervisor, and with it, by the kernel, everything of its task."""
