@@ -20,6 +20,7 @@ from cluster.api.exchange import (
 )
 from cluster.api.filters import Filters, read_filters_untrusted
 from cluster.api.lookup import find_network, find_service
+from cluster.control.constraints import parse_constraints
 from cluster.model.errors import Conflict, FailedPrecondition, Invalid, OutOfSequence, Unimplemented
 from cluster.model.ids import ServiceId, new_id
 from cluster.model.meta import Meta
@@ -143,6 +144,7 @@ def _resolve(spec: ServiceSpec, snapshot: Snapshot) -> ServiceSpec:
 
 def _check(spec: ServiceSpec, service_id: ServiceId, snapshot: Snapshot) -> None:
     """Raise what the state has against a spec."""
+    parse_constraints(spec.task.placement.constraints)
     for other in snapshot.services.values():
         if other.spec.name == spec.name and other.id != service_id:
             raise Conflict(
