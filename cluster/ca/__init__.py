@@ -1,0 +1,12 @@
+"""Trust: the cluster's certificate authority, join tokens and TLS contexts.
+
+A node is its certificate, never its address: CN = node id, OU = role, O = cluster id.
+
+Modules:
+    authority: who gets a certificate, and the issuing of it
+    certificates: making, reading and checking certificates; the only door to `cryptography`
+    files: a node's certificate, key and CA on disk
+    renewal: when to renew, and the loop that does
+    tls: TLS 1.3 contexts, and who is at the other end
+    tokens: join tokens
+"""

@@ -1,0 +1,1 @@
+"""The certificate authority, tokens, TLS contexts and files."""
