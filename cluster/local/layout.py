@@ -74,6 +74,10 @@ class Layout:
         """Return the node's state directory."""
         return self.directory / node.name
 
+    def tasks(self, node: LocalNode) -> Path:
+        """Return the directory with one entry per task of the node."""
+        return self.data_root(node) / "tasks"
+
     def socket(self, node: LocalNode) -> Path:
         """Return the node's API socket."""
         return self.data_root(node) / "api.sock"

@@ -15,6 +15,7 @@ from pathlib import Path
 from cluster.local.control import Request, ask
 from cluster.local.layout import Layout, make_layout, save
 from cluster.model.errors import ClusterError, Unavailable
+from cluster.runtime.cgroups import Cgroups
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 15.0
@@ -60,10 +61,19 @@ def stop(layout: Layout, *, keep_logs: bool = False) -> None:
     holder = _holder(layout)
     if holder is not None:
         _kill_and_wait(holder)
+    _remove_groups(layout)
     if keep_logs:
         layout.file.unlink(missing_ok=True)
     else:
         shutil.rmtree(layout.directory, ignore_errors=True)
+
+
+def _remove_groups(layout: Layout) -> None:
+    tasks = [path.name for node in layout.nodes for path in layout.tasks(node).glob("*")]
+    if tasks and os.geteuid() == 0:
+        groups = Cgroups.detect()
+        for name in tasks:
+            groups.remove(name)
 
 
 def _is_answering(layout: Layout) -> bool:

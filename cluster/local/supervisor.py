@@ -278,14 +278,22 @@ def kill(cluster: _Cluster, node: LocalNode, *, tasks: bool) -> None:
 
 
 def _task_processes(data_root: Path) -> list[int]:
-    mark = os.fsencode(f"{data_root}/")
+    """Return the supervisors of the node's tasks: processes with an open file below its state."""
+    mark = f"{data_root}/"
     found: list[int] = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
-                if mark in (entry / "cmdline").read_bytes():
+                if any(_target(fd).startswith(mark) for fd in (entry / "fd").iterdir()):
                     found.append(int(entry.name))
     return found
+
+
+def _target(descriptor: Path) -> str:
+    try:
+        return str(descriptor.readlink())
+    except OSError:
+        return ""
 
 
 def connect_inside(node: LocalNode, request: Request) -> socket.socket:
