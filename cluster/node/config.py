@@ -39,7 +39,7 @@ class NodeConfig:
 
     data_root: Path = field(default_factory=default_data_root)
     run_root: Path = field(default_factory=default_run_root)
-    socket: Path | None = None
+    socket_path: Path | None = None
     """The API's unix socket; None: `hivewire.sock` in `run_root`."""
     socket_group: str = ""
     """Group that may use the API beside the owner; empty: the owner's."""
@@ -52,4 +52,4 @@ class NodeConfig:
     @property
     def api_socket(self) -> Path:
         """Return the path that the API listens on."""
-        return self.socket or self.run_root / "hivewire.sock"
+        return self.socket_path or self.run_root / "hivewire.sock"

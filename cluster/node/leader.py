@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 
-from cluster.control import liveness, loops
 from cluster.control.liveness import Sighting
+
+from cluster.control import liveness, loops
 from cluster.model.ids import NodeId
 from cluster.reconcile import reconcile
 from cluster.state.changes import Change
