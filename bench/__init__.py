@@ -5,7 +5,12 @@ numbers are not is said in each module. Peers come from Debian and are installed
 
 Modules:
     commits: control plane: committed writes beside etcd
+    ingress: a published port beside HAProxy
+    lab: two nodes and a client in namespaces
     loadgen: closed-loop HTTP clients
+    overlay: an overlay network beside a hand-made VXLAN
     peers: installing and running the peers
     report: printing results
+    vip: a virtual IP beside direct connections
+    web: nginx and wrk
 """
