@@ -65,7 +65,7 @@ def daemon(
     config = NodeConfig(
         data_root=data_root or defaults.data_root,
         run_root=run_root or defaults.run_root,
-        socket=_path(socket_path),
+        socket_path=_path(socket_path),
         socket_group=socket_group,
         hostname=hostname or defaults.hostname,
         profile=Profile(profile),
