@@ -236,6 +236,8 @@ class _Draft:
         match change:
             case c.SetNodeState():
                 merged = replace(node, state=change.state, message=change.message)
+                if merged != node and change.timestamp:
+                    merged = replace(merged, meta=replace(node.meta, updated_at=change.timestamp))
             case c.DescribeNode():
                 merged = replace(
                     node,
@@ -248,7 +250,7 @@ class _Draft:
             case _:
                 assert_never(change)
         if merged != node:
-            stamped: Node = replace(merged, meta=self._stamp(node.meta))
+            stamped: Node = replace(merged, meta=self._stamp(merged.meta))
             self._nodes = {**self._nodes, change.id: stamped}
 
 
@@ -260,7 +262,7 @@ def _merged_task(
         case c.AllocateTask() if state is TaskState.NEW:
             pending = TaskStatus(TaskState.PENDING, change.timestamp, "pending task scheduling")
             return replace(task, attachments=change.attachments, status=pending)
-        case c.AssignTask() if state is TaskState.PENDING and task.node is None:
+        case c.AssignTask() if state is TaskState.PENDING and task.node in (None, change.node):
             assigned = TaskStatus(
                 TaskState.ASSIGNED, change.timestamp, "scheduler assigned task to node"
             )

@@ -164,6 +164,8 @@ class SetNodeState:
     id: NodeId
     state: NodeState
     message: str
+    timestamp: float = 0.0
+    """Unix time, seconds; 0: not told."""
 
 
 @dataclass(frozen=True, slots=True)
