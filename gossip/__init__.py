@@ -1,0 +1,40 @@
+"""Membership and failure detection among nodes (SWIM), and the tables they share.
+
+This room moves opaque names and values; it knows nothing of services or networks. What is above in
+the picture may import what is below. Only `peer`, `transport` and `storage` do I/O.
+
+    peer
+    transport | storage
+    machine
+    membership | sync
+    failure | spread | digest
+    outbox
+    directory
+    table | broadcast
+    member
+    keyring | message | timers | events | stats
+    wire | config
+
+Modules:
+    broadcast: queues of updates by rank and times sent
+    config: tunables, in two profiles
+    digest: what is known of a scope, as entries and hashes, and the deltas between
+    directory: attachments, and which records are visible
+    events: what the machine tells its shell, and the views it lends
+    failure: probes and suspicions
+    keyring: sealing and opening packets under rotated keys
+    machine: the state machine, without I/O
+    member: the view of members and the order of claims about them
+    membership: what to do with records and claims of members
+    message: the wire form of messages
+    outbox: packs messages into sealed datagrams
+    peer: the facade: join, attach, publish, watch, leave
+    spread: eager dissemination in rounds
+    stats: counters
+    storage: the node's epoch on disk
+    sync: anti-entropy with digests and deltas
+    table: logs of records by (scope, owner) and the rule that merges them
+    timers: one heap of timers
+    transport: the asyncio shell: UDP datagrams, TLS streams, one timer
+    wire: what nodes say to each other, limits and errors
+"""

@@ -1,0 +1,207 @@
+"""What one node knows of a scope, as entries and hashes to compare, and the deltas between (pure).
+
+An entry says how far one owner's log is known; in scope `NODES` also the owner's incarnation and
+state. Hashes are sums (XOR) over the entries of a bucket.
+
+Dead members, and logs that do not count now, stay out of the hashes: nodes forget them at different
+times, and a repair would bring them back for ever. They are listed as entries, so that nobody sends
+what is already there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from enum import Flag
+
+from gossip.directory import Directory
+from gossip.member import Member, MemberTable
+from gossip.wire import (
+    MEMBERS_MAX,
+    NODES,
+    Claim,
+    Delta,
+    DigestEntry,
+    NodeRecord,
+    Record,
+    Stamp,
+    State,
+)
+
+BUCKETS = 64
+ALL_BUCKETS = (1 << BUCKETS) - 1
+HASH_BYTES = 8
+_RECORD_OVERHEAD_BYTES = 32
+_DELTA_OVERHEAD_BYTES = 200
+"""Owner, scope, stamp and span of a delta."""
+_NODE_BYTES = 320
+"""More than any node record with its claim takes."""
+
+
+class Lead(Flag):
+    """Who knows more."""
+
+    NONE = 0
+    MINE = 1
+    THEIRS = 2
+
+
+class Summary:
+    """Entries, hashes and deltas of one node's members and records."""
+
+    def __init__(
+        self, *, me: Callable[[], NodeRecord], members: MemberTable, directory: Directory
+    ) -> None:
+        self._me = me
+        self._members = members
+        self._directory = directory
+        self._hashes: dict[str, tuple[tuple[object, ...], list[int]]] = {}
+        self._buckets: dict[str, int] = {}
+
+    def entry(self, scope: str, owner: str) -> DigestEntry | None:
+        """Return what is known of one owner, None if nothing."""
+        log = self._directory.table.get(scope, owner)
+        if scope != NODES:
+            return None if log is None else DigestEntry(owner, log.stamp, *log.position)
+        state = State.ALIVE
+        record = self._me()
+        if owner != record.node_id:
+            member = self._members.get(owner)
+            if member is None:
+                return None
+            record, state = member.record, member.state
+        stamp = Stamp(record.epoch, 0)
+        position = log.position if log is not None and log.stamp == stamp else (0, 0)
+        return DigestEntry(owner, stamp, *position, record.incarnation * 4 + state)
+
+    def entries(self, scope: str, mask: int = ALL_BUCKETS) -> tuple[DigestEntry, ...]:
+        """Return what is known of the owners in the buckets of `mask`."""
+        owners = self._owners(scope)
+        if mask != ALL_BUCKETS:
+            owners = [owner for owner in owners if mask >> self._bucket(owner) & 1]
+        found = (self.entry(scope, owner) for owner in owners)
+        return tuple(entry for entry in found if entry is not None)
+
+    def hashes(self, scope: str) -> list[int]:
+        """Return the hash of each bucket."""
+        me = self._me()
+        at = (self._members.version, self._directory.version, me.epoch, me.incarnation)
+        cached = self._hashes.get(scope)
+        if cached is not None and cached[0] == at:
+            return cached[1]
+        hashes = [0] * BUCKETS
+        for entry in self.entries(scope):
+            if self.counts(scope, entry):
+                hashes[self._bucket(entry.owner)] ^= _hash(entry)
+        self._hashes[scope] = (at, hashes)
+        return hashes
+
+    def total(self, scope: str) -> bytes:
+        """Return the hash of all buckets together."""
+        total = 0
+        for bucket in self.hashes(scope):
+            total ^= bucket
+        return total.to_bytes(HASH_BYTES, "big")
+
+    def forget(self, scope: str) -> None:
+        """Drop what is cached of a scope."""
+        self._hashes.pop(scope, None)
+
+    def counts(self, scope: str, entry: DigestEntry) -> bool:
+        """Tell whether others should learn of this owner from us."""
+        if scope == NODES:
+            return is_live(entry)
+        return self._directory.is_current(scope, entry.owner)
+
+    def deltas(
+        self, scope: str, mine: DigestEntry, other: DigestEntry | None, *, room: int
+    ) -> list[Delta]:
+        """Return what brings a peer at `other` to `mine`, in messages of about `room` bytes.
+
+        A whole log under which tombstones were forgotten is one message, however long: a part of it
+        could not say which keys are gone.
+        """
+        log = self._directory.table.get(scope, mine.owner)
+        known = 0 if other is None or other.stamp != mine.stamp else other.maximum
+        start = known if known >= mine.gc else 0
+        records: list[Record] = []
+        if log is not None and log.stamp == mine.stamp:
+            records = [r for r in log.after(start) if r.version <= mine.maximum]
+        node, claim = self._node_of(scope, mine.owner)
+        room -= _DELTA_OVERHEAD_BYTES + (0 if node is None else _NODE_BYTES)
+        is_one = start == 0 and mine.gc > 0
+        parts = [records] if is_one else _parts(records, room)
+        found: list[Delta] = []
+        for number, part in enumerate(parts):
+            is_last = number == len(parts) - 1
+            end = max(start, mine.maximum) if is_last else part[-1].version
+            stretch = (start, end, mine.gc)
+            found.append(
+                Delta(scope, mine.owner, mine.stamp, *stretch, tuple(part), b"", node, claim)
+            )
+            start = end
+        return found
+
+    def _owners(self, scope: str) -> list[str]:
+        if scope == NODES:
+            return [self._me().node_id, *(member.node_id for member in self._members.all())]
+        return list(self._directory.table.logs(scope))
+
+    def _node_of(self, scope: str, owner: str) -> tuple[NodeRecord | None, Claim | None]:
+        if scope != NODES:
+            return None, None
+        me = self._me()
+        if owner == me.node_id:
+            return me, None
+        member: Member | None = self._members.get(owner)
+        assert member is not None
+        return member.record, member.claim
+
+    def _bucket(self, owner: str) -> int:
+        found = self._buckets.get(owner)
+        if found is None:
+            if len(self._buckets) > 2 * MEMBERS_MAX:
+                self._buckets.clear()
+            found = hashlib.blake2b(owner.encode(), digest_size=1).digest()[0] % BUCKETS
+            self._buckets[owner] = found
+        return found
+
+
+def is_live(entry: DigestEntry) -> bool:
+    """Tell whether an entry of scope `NODES` is of a member that is up."""
+    return entry.mark % 4 <= State.SUSPECT
+
+
+def compare(scope: str, mine: DigestEntry, other: DigestEntry) -> Lead:
+    """Tell who knows more of an owner; both may, of different things."""
+    if mine.stamp != other.stamp:
+        return Lead.MINE if mine.stamp > other.stamp else Lead.THEIRS
+    lead = Lead.NONE
+    ours, theirs = (mine.maximum, mine.gc), (other.maximum, other.gc)
+    if ours[0] > theirs[0] or ours[1] > theirs[1] or mine.mark > other.mark:
+        lead |= Lead.MINE
+    if ours[0] < theirs[0] or ours[1] < theirs[1] or mine.mark < other.mark:
+        lead |= Lead.THEIRS
+    if scope != NODES and lead == Lead.MINE | Lead.THEIRS:
+        lead = Lead.MINE if ours > theirs else Lead.THEIRS
+    return lead
+
+
+def _parts(records: list[Record], room: int) -> list[list[Record]]:
+    parts: list[list[Record]] = [[]]
+    left = room
+    for record in records:
+        value = 0 if record.value is None else len(record.value)
+        size = len(record.key.encode()) + value + len(record.signature) + _RECORD_OVERHEAD_BYTES
+        if size > left and parts[-1]:
+            parts.append([])
+            left = room
+        parts[-1].append(record)
+        left -= size
+    return parts
+
+
+def _hash(entry: DigestEntry) -> int:
+    fields = (*entry.stamp, entry.maximum, entry.gc, entry.mark // 4)
+    data = entry.owner.encode() + b"".join(field.to_bytes(8, "big") for field in fields)
+    return int.from_bytes(hashlib.blake2b(data, digest_size=HASH_BYTES).digest(), "big")

@@ -1,0 +1,280 @@
+"""Who is attached to what, and which records can be seen (pure).
+
+The table keeps what was said; this module joins it with what is believed of members. Attachments
+are records of scope `NODES`, keyed by the scope attached to, so they spread and heal like any
+other record.
+
+Invariants:
+    a record is visible exactly when its owner is up and attached, and the record's stamp is the
+    owner's current one;
+    a dead owner's records are hidden, not dropped, for `tombstone_s`: back at once when it returns;
+    `changed` names every scope whose visible records may differ from those last lent out.
+"""
+
+from __future__ import annotations
+
+from gossip.config import GossipConfig
+from gossip.events import RecordView
+from gossip.member import MemberTable, Verdict
+from gossip.table import Table
+from gossip.wire import (
+    KEY_BYTES_MAX,
+    NODES,
+    SCOPE_CHARS_MAX,
+    SCOPES_PER_OWNER_MAX,
+    VALUE_BYTES_MAX,
+    Delta,
+    InvalidError,
+    Record,
+    Stamp,
+    State,
+    Update,
+)
+
+
+class Directory:
+    """One node's records and everyone's, as they can be seen from here."""
+
+    def __init__(
+        self, *, node_id: str, epoch: int, config: GossipConfig, members: MemberTable
+    ) -> None:
+        self.node_id = node_id
+        self.epoch = epoch
+        self.table = Table()
+        self.version = 0
+        """Grows with every change of a log."""
+        self.changed: set[str] = set()
+        self._config = config
+        self._members = members
+        self._attachments: dict[str, int] = {}
+        self._tombstones: dict[tuple[str, str], float] = {}
+        self._peers: dict[str, list[str]] = {}
+        self._peers_at = (-1, -1)
+        self._nodes_version = 0
+        self._views: dict[str, tuple[RecordView, ...]] = {}
+
+    @property
+    def scopes(self) -> list[str]:
+        """The scopes this node is attached to."""
+        return list(self._attachments)
+
+    def is_attached(self, scope: str) -> bool:
+        """Tell whether this node takes part in `scope`."""
+        return scope == NODES or scope in self._attachments
+
+    def attach(self, scope: str, *, hlc: int) -> Update | None:
+        """Take part in a scope; return the update to spread, None if nothing changed."""
+        if scope in self._attachments:
+            return None
+        if not 0 < len(scope.encode()) <= SCOPE_CHARS_MAX or scope == NODES:
+            raise InvalidError(f"scope {scope!r} is not a name of 1 to {SCOPE_CHARS_MAX} chars")
+        if len(self._attachments) >= SCOPES_PER_OWNER_MAX:
+            raise InvalidError(f"a node attaches to at most {SCOPES_PER_OWNER_MAX} scopes")
+        update = self._write(NODES, Stamp(self.epoch, 0), scope, b"", hlc)
+        self._attachments[scope] = update.record.version
+        self._tombstones.pop((NODES, scope), None)
+        self._touch(scope)
+        return update
+
+    def detach(self, scope: str, *, now: float, hlc: int) -> Update | None:
+        """Leave a scope and forget all its records; as `attach`."""
+        if self._attachments.pop(scope, None) is None:
+            return None
+        self.table.drop_scope(scope)
+        self._tombstones = {k: at for k, at in self._tombstones.items() if k[0] != scope}
+        self._tombstones[NODES, scope] = now
+        self._touch(scope)
+        return self._write(NODES, Stamp(self.epoch, 0), scope, None, hlc)
+
+    def publish(self, scope: str, key: str, value: bytes, *, hlc: int) -> Update | None:
+        """Write an own record; as `attach`."""
+        if scope not in self._attachments:
+            raise InvalidError(f"attach to scope {scope!r} before publishing in it")
+        if not 0 < len(key.encode()) <= KEY_BYTES_MAX or len(value) > VALUE_BYTES_MAX:
+            raise InvalidError(f"record {key!r}: key or value is empty or too long")
+        held = self._own(scope, key)
+        if held is not None and held.value == value:
+            return None
+        update = self._write(scope, self._stamp(scope), key, value, hlc)
+        self._tombstones.pop((scope, key), None)
+        return update
+
+    def withdraw(self, scope: str, key: str, *, now: float, hlc: int) -> Update | None:
+        """Delete an own record, if it is there; as `attach`."""
+        held = self._own(scope, key)
+        if held is None or held.value is None:
+            return None
+        self._tombstones[scope, key] = now
+        return self._write(scope, self._stamp(scope), key, None, hlc)
+
+    def collect(self, *, now: float) -> None:
+        """Forget own tombstones that are old enough for everyone to have seen them."""
+        then = now - self._config.tombstone_s
+        for (scope, key), at in list(self._tombstones.items()):
+            log = self.table.get(scope, self.node_id)
+            if at >= then or log is None or key not in log.records:
+                continue
+            del self._tombstones[scope, key]
+            log.collect(max(log.gc, log.records[key].version))
+            self.version += 1
+
+    def raise_epoch(self, epoch: int, *, hlc: int) -> list[Update]:
+        """Go on in a newer epoch with the same attachments and records; return all of them."""
+        assert epoch > self.epoch
+        held = {scope: self.table.get(scope, self.node_id) for scope in self._attachments}
+        self.epoch = epoch
+        self._attachments = {}
+        self._tombstones = {}
+        updates: list[Update] = []
+        for scope, log in held.items():
+            attached = self.attach(scope, hlc=hlc)
+            assert attached is not None
+            updates.append(attached)
+            for record in () if log is None else log.after(0):
+                if record.value is not None:
+                    stamp = self._stamp(scope)
+                    updates.append(self._write(scope, stamp, record.key, record.value, hlc))
+        return updates
+
+    def attachment(self, owner: str, scope: str) -> int | None:
+        """Return the version of a node's attachment to `scope`; None if it is not attached."""
+        if owner == self.node_id:
+            return 0 if scope == NODES else self._attachments.get(scope)
+        member = self._members.get(owner)
+        if member is None:
+            return None
+        if scope == NODES:
+            return 0
+        log = self.table.get(NODES, owner)
+        if log is None or log.stamp.epoch != member.record.epoch:
+            return None
+        record = log.records.get(scope)
+        return record.version if record is not None and record.value is not None else None
+
+    def peers(self, scope: str) -> list[str]:
+        """Return the other members that are up and attached to `scope`; do not change the list."""
+        if scope == NODES:
+            return self._members.live()
+        at = (self._members.version, self._nodes_version)
+        if at != self._peers_at:
+            self._peers, self._peers_at = {}, at
+        found = self._peers.get(scope)
+        if found is None:
+            live = self._members.live()
+            found = [n for n in live if self.attachment(n, scope) is not None]
+            self._peers[scope] = found
+        return found
+
+    def scopes_shared_with(self, node_id: str) -> set[str]:
+        """Return the scopes this node and another member both take part in."""
+        shared = {s for s in self._attachments if self.attachment(node_id, s) is not None}
+        return shared | {NODES}
+
+    def is_current(self, scope: str, owner: str) -> bool:
+        """Tell whether an owner's log in a scope counts: owner up, attached, stamp current."""
+        log = self.table.get(scope, owner)
+        if log is None or log.is_hollow:
+            return False
+        if owner != self.node_id:
+            member = self._members.get(owner)
+            if member is None or not member.is_live or member.record.epoch != log.stamp.epoch:
+                return False
+        return log.stamp.attachment == self.attachment(owner, scope)
+
+    def records(self, scope: str) -> tuple[RecordView, ...]:
+        """Return the visible records of a scope, by owner and key."""
+        if scope not in self._attachments:
+            return ()
+        found = self._views.get(scope)
+        if found is None:
+            logs = self.table.logs(scope)
+            found = tuple(
+                RecordView(owner, key, record.version, record.value)
+                for owner in sorted(logs)
+                if self.is_current(scope, owner)
+                for key, record in sorted(logs[owner].records.items())
+                if record.value is not None
+            )
+            self._views[scope] = found
+        return found
+
+    def take_update(self, update: Update) -> Verdict:
+        """Merge one record of another owner; AHEAD if it cannot be taken."""
+        if not self._is_welcome(update.scope, update.owner):
+            return Verdict.AHEAD
+        verdict = self.table.put(update)
+        if verdict is Verdict.NEW:
+            self._merged(update.scope, update.owner)
+        return verdict
+
+    def take_delta(self, delta: Delta) -> Verdict:
+        """Merge a stretch of another owner's log; AHEAD if it cannot be taken."""
+        if not self._is_welcome(delta.scope, delta.owner):
+            return Verdict.AHEAD
+        verdict = self.table.put_delta(delta)
+        if verdict is Verdict.NEW:
+            self._merged(delta.scope, delta.owner)
+        return verdict
+
+    def member_changed(self, node_id: str) -> None:
+        """Take note that the belief about a member changed: drop, hide or restore its records."""
+        member = self._members.get(node_id)
+        for scope in self.table.scopes():
+            log = self.table.get(scope, node_id)
+            if log is None:
+                continue
+            is_gone = member is None or member.state is State.LEFT
+            if is_gone or (member is not None and log.stamp.epoch < member.record.epoch):
+                self.table.drop(scope, node_id)
+            self._touch(scope)
+
+    def hollow_dead(self, *, now: float) -> None:
+        """Let go of the records of members that have been dead for too long."""
+        then = now - self._config.tombstone_s
+        for member in self._members.all():
+            if member.state is State.DEAD and member.since < then:
+                for scope in self.table.scopes():
+                    if scope != NODES:
+                        self.table.hollow(scope, member.node_id)
+
+    def _is_welcome(self, scope: str, owner: str) -> bool:
+        if owner == self.node_id or not self.is_attached(scope):
+            return False
+        member = self._members.get(owner)
+        return member is not None and member.state is not State.LEFT
+
+    def _merged(self, scope: str, owner: str) -> None:
+        if scope != NODES:
+            self._touch(scope)
+            return
+        self._nodes_version += 1
+        self.version += 1
+        nodes = self.table.get(NODES, owner)
+        assert nodes is not None
+        for mine in self._attachments:
+            log = self.table.get(mine, owner)
+            record = nodes.records.get(mine)
+            if log is not None and record is not None:
+                if log.stamp < Stamp(nodes.stamp.epoch, record.version):
+                    self.table.drop(mine, owner)
+                self._touch(mine)
+
+    def _touch(self, scope: str) -> None:
+        self.version += 1
+        self._views.pop(scope, None)
+        if scope != NODES:
+            self.changed.add(scope)
+        else:
+            self._nodes_version += 1
+
+    def _stamp(self, scope: str) -> Stamp:
+        return Stamp(self.epoch, self._attachments[scope])
+
+    def _own(self, scope: str, key: str) -> Record | None:
+        log = self.table.get(scope, self.node_id)
+        return None if log is None else log.records.get(key)
+
+    def _write(self, scope: str, stamp: Stamp, key: str, value: bytes | None, hlc: int) -> Update:
+        record = self.table.append(scope, self.node_id, stamp, key, value, hlc=hlc)
+        self._touch(scope)
+        return Update(scope, self.node_id, stamp, record)

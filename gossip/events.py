@@ -1,0 +1,63 @@
+"""What the machine tells its shell, and the views it lends to the outside (pure)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gossip.wire import State
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """What this node believes of one member (itself included)."""
+
+    node_id: str
+    state: State
+    address: str
+    port: int
+    data_address: str
+    incarnation: int
+    epoch: int
+    since: float
+    """When the member entered this state, on this node's monotonic clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordView:
+    """One visible record."""
+
+    owner: str
+    key: str
+    version: int
+    """Grows with every change of the owner's records in this scope, while it stays attached."""
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChanged:
+    """The belief about a member changed."""
+
+    node_id: str
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsChanged:
+    """The visible records of a scope may have changed."""
+
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRaised:
+    """This node goes on in a new epoch, which must be on disk before the next packet is sent."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Others say that this node has left, though it has not: the managers removed it."""
+
+
+Event = MemberChanged | RecordsChanged | EpochRaised | Removed

@@ -1,0 +1,210 @@
+"""Sealing and opening packets with the cluster's gossip keys (pure).
+
+Packet: magic 2 | version 1 | key id 2 | sender 8 | epoch 8 | counter 8 | AES-256-GCM(body) | tag 16.
+Every sender derives its own key from the cluster's (HKDF over the key, the sender's tag and its
+epoch), so a plain counter is a safe nonce: no two nodes, and no two lives of one node, share a key.
+The header carries the whole epoch, not its low half, because the receiver needs it to derive the
+key before it knows the sender. Header and cluster id are authenticated with the body.
+
+Invariants:
+    a (key, sender, epoch) never seals two bodies with one counter;
+    a datagram is opened at most once while its sender's window is remembered;
+    only authentic packets take memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeVar
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from gossip.wire import InvalidError, MalformedPacketError
+
+SEAL_OVERHEAD_BYTES = 29 + 16
+"""What sealing adds to a body: header and tag."""
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_HEADER = struct.Struct(">2sBH8sQQ")
+_MAGIC = b"hw"
+_VERSION = 1
+_WINDOW_BITS = 1024
+"""Datagrams older than this many are taken for replays."""
+_SENDERS_MAX = 8192
+"""Replay windows and derived keys remembered; the least recently used goes first."""
+
+
+class KeyState(Enum):
+    """What a key is used for. A new key is ACCEPT everywhere before it is PRIMARY anywhere."""
+
+    ACCEPT = "accept"
+    PRIMARY = "primary"
+    RETIRED = "retired"
+    """As ACCEPT: others may still seal with it until the cluster removes it from the list."""
+
+
+@dataclass(frozen=True, slots=True)
+class GossipKey:
+    """One key of the ring."""
+
+    key_id: int
+    """16 bits, never reused by the cluster."""
+    key: bytes = field(repr=False)
+    """At least 16 random bytes."""
+    state: KeyState
+
+
+class Rejected(Enum):
+    """Why a packet was not opened."""
+
+    MALFORMED = "malformed"
+    UNKNOWN_KEY = "unknown key"
+    UNAUTHENTIC = "unauthentic"
+    REPLAYED = "replayed"
+    OWN = "own"
+
+
+class RejectedPacketError(MalformedPacketError):
+    """A packet could not be opened."""
+
+    def __init__(self, reason: Rejected) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An authentic packet."""
+
+    sender: bytes
+    """Tag of the sender's node id."""
+    epoch: int
+    body: bytes
+
+
+@dataclass(slots=True)
+class _Window:
+    """The counters seen of one sender's life: bit i of `seen` is counter `highest` - i."""
+
+    highest: int = -1
+    seen: int = 0
+
+    def is_fresh(self, counter: int) -> bool:
+        age = self.highest - counter
+        return age < 0 or (age < _WINDOW_BITS and not self.seen >> age & 1)
+
+    def note(self, counter: int) -> None:
+        ahead = counter - self.highest
+        if ahead > 0:
+            kept = self.seen << ahead if ahead < _WINDOW_BITS else 0
+            self.seen = (kept | 1) & ((1 << _WINDOW_BITS) - 1)
+            self.highest = counter
+        else:
+            self.seen |= 1 << -ahead
+
+
+def sender_tag(node_id: str) -> bytes:
+    """Return the 8 bytes that stand for a node id in packet headers."""
+    return hashlib.blake2b(node_id.encode(), digest_size=8).digest()
+
+
+class Keyring:
+    """One node's keys: seals as this node, opens whatever the ring can open."""
+
+    def __init__(
+        self, *, cluster_id: str, node_id: str, epoch: int, keys: Sequence[GossipKey]
+    ) -> None:
+        self._cluster = cluster_id.encode()
+        self._tag = sender_tag(node_id)
+        self._epoch = epoch
+        self._counter = 0
+        self._keys: dict[int, GossipKey] = {}
+        self._primary = 0
+        self._ciphers: OrderedDict[tuple[int, bytes, int], AESGCM] = OrderedDict()
+        self._windows: OrderedDict[tuple[bytes, int], _Window] = OrderedDict()
+        self._sealer: AESGCM
+        self.set_keys(keys)
+
+    def set_keys(self, keys: Sequence[GossipKey]) -> None:
+        """Replace the ring, whatever it was. Raises InvalidError and keeps the ring if unusable."""
+        primary = [key.key_id for key in keys if key.state is KeyState.PRIMARY]
+        if len(primary) != 1 or len({key.key_id for key in keys}) != len(keys):
+            raise InvalidError("a gossip key ring needs distinct key ids and exactly one primary")
+        if any(len(key.key) < 16 or not 0 <= key.key_id < 1 << 16 for key in keys):
+            raise InvalidError("a gossip key is shorter than 16 bytes or its id not 16 bits")
+        if any(self._keys.get(key.key_id, key).key != key.key for key in keys):
+            self._ciphers.clear()
+        self._keys = {key.key_id: key for key in keys}
+        self._primary = primary[0]
+        for known in [k for k in self._ciphers if k[0] not in self._keys]:
+            del self._ciphers[known]
+        self._sealer = self._derive(self._primary, self._tag, self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Seal as a newer life of this node."""
+        assert epoch > self._epoch
+        self._epoch = epoch
+        self._counter = 0
+        self._sealer = self._derive(self._primary, self._tag, epoch)
+
+    def seal(self, body: bytes) -> bytes:
+        """Return the packet of `body`."""
+        counter = self._counter
+        self._counter = counter + 1
+        header = _HEADER.pack(_MAGIC, _VERSION, self._primary, self._tag, self._epoch, counter)
+        nonce = b"\0\0\0\0" + header[-8:]
+        return header + self._sealer.encrypt(nonce, body, header + self._cluster)
+
+    def open_untrusted(self, packet: bytes, *, is_stream: bool = False) -> Opened:
+        """Return what `packet` holds, or raise RejectedPacketError.
+
+        Frames of a stream may be far behind the datagrams sent meanwhile, and repeating one is
+        harmless, so they pass by the replay window.
+        """
+        if len(packet) < SEAL_OVERHEAD_BYTES:
+            raise RejectedPacketError(Rejected.MALFORMED)
+        header = packet[: _HEADER.size]
+        magic, version, key_id, sender, epoch, counter = _HEADER.unpack(header)
+        if magic != _MAGIC or version != _VERSION:
+            raise RejectedPacketError(Rejected.MALFORMED)
+        if key_id not in self._keys:
+            raise RejectedPacketError(Rejected.UNKNOWN_KEY)
+        if sender == self._tag and epoch == self._epoch:
+            raise RejectedPacketError(Rejected.OWN)
+        window = self._windows.get((sender, epoch)) or _Window()
+        if not is_stream and not window.is_fresh(counter):
+            raise RejectedPacketError(Rejected.REPLAYED)
+        name = (key_id, sender, epoch)
+        cipher = self._ciphers.get(name) or self._derive(key_id, sender, epoch)
+        try:
+            nonce = b"\0\0\0\0" + header[-8:]
+            body = cipher.decrypt(nonce, packet[_HEADER.size :], header + self._cluster)
+        except InvalidTag as exc:
+            raise RejectedPacketError(Rejected.UNAUTHENTIC) from exc
+        _remember(self._ciphers, name, cipher)
+        if not is_stream:
+            window.note(counter)
+            _remember(self._windows, (sender, epoch), window)
+        return Opened(sender, epoch, body)
+
+    def _derive(self, key_id: int, sender: bytes, epoch: int) -> AESGCM:
+        info = b"hivewire gossip" + sender + epoch.to_bytes(8, "big")
+        kdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=info)
+        return AESGCM(kdf.derive(self._keys[key_id].key))
+
+
+def _remember(cache: OrderedDict[K, V], key: K, value: V) -> None:
+    cache[key] = value
+    cache.move_to_end(key)
+    if len(cache) > _SENDERS_MAX:
+        cache.popitem(last=False)

@@ -1,0 +1,438 @@
+"""The gossip state machine of one node, without I/O.
+
+It is driven by what arrives (`receive_datagram`, `receive_frame`), by time (`handle_timer`) and by
+the node's own wishes (`attach`, `publish`, ...). After any of these the shell must handle
+`events()`, then send `datagrams_to_send()` and `streams_to_send()`, and arm a timer at
+`next_timer()`. An `EpochRaised` event must be on disk before anything is sent. Time is passed in,
+in seconds of one monotonic clock; the machine never reads a clock.
+
+Invariants:
+    bytes that are not a packet of this cluster change no state but a counter;
+    same seed, same calls: same packets.
+
+Source: SWIM (Das et al. 2002), Lifeguard (Dadgar et al. 2017), Scuttlebutt (van Renesse et al.
+2008), put together as the modules below say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from random import Random
+from typing import assert_never
+
+from gossip.broadcast import Queues, Rank
+from gossip.config import GossipConfig
+from gossip.digest import Summary
+from gossip.directory import Directory
+from gossip.events import Event, MemberView, RecordsChanged, RecordView
+from gossip.keyring import GossipKey, Keyring, Rejected, RejectedPacketError
+from gossip.member import MemberTable, Verdict
+from gossip.membership import Membership
+from gossip.message import unpack_untrusted
+from gossip.outbox import Outbox, StreamPush
+from gossip.spread import Spread
+from gossip.stats import Counters, GossipStats
+from gossip.sync import Syncer
+from gossip.timers import Timers
+from gossip.wire import (
+    NODES,
+    Ack,
+    Address,
+    Claim,
+    Delta,
+    Digest,
+    InvalidError,
+    MalformedPacketError,
+    Message,
+    Nack,
+    NodeRecord,
+    Ping,
+    PingRequest,
+    State,
+    Update,
+)
+
+_SWEEP_S = 30.0
+"""How often what is old is forgotten."""
+_FIRST_RETRY_S = 0.25
+"""First pause before the bootstrap addresses are tried again; it doubles."""
+_BOOTSTRAP_AT_ONCE = 8
+_LOST_S = 10.0
+"""How often a dead member or an unknown bootstrap address is asked for its digest."""
+
+
+class Machine:
+    """One node's gossip."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        epoch: int,
+        cluster_id: str,
+        data_address: str,
+        config: GossipConfig,
+        keys: Sequence[GossipKey],
+        rng: Random,
+        wall_offset_s: float = 0.0,
+    ) -> None:
+        """`wall_offset_s`: unix time minus the machine's clock, for hybrid logical clocks."""
+        self.counters = Counters()
+        self._config = config
+        self._rng = rng
+        self._wall_offset_s = wall_offset_s
+        self._hlc = 0
+        self._events: list[Event] = []
+        self._retry_s = _FIRST_RETRY_S
+        self._is_started = False
+        self._timers = Timers()
+        self._keyring = Keyring(cluster_id=cluster_id, node_id=node_id, epoch=epoch, keys=keys)
+        self._members = MemberTable()
+        self._directory = Directory(
+            node_id=node_id, epoch=epoch, config=config, members=self._members
+        )
+        self._queues = Queues()
+        self._outbox = Outbox(
+            config=config,
+            keyring=self._keyring,
+            members=self._members,
+            directory=self._directory,
+            queues=self._queues,
+            counters=self.counters,
+        )
+        self._spread = Spread(
+            config=config,
+            rng=rng,
+            timers=self._timers,
+            members=self._members,
+            directory=self._directory,
+            queues=self._queues,
+            outbox=self._outbox,
+        )
+        self._membership = Membership(
+            me=NodeRecord(node_id, epoch, 0, "127.0.0.1", 1, data_address),
+            config=config,
+            rng=rng,
+            timers=self._timers,
+            members=self._members,
+            directory=self._directory,
+            outbox=self._outbox,
+            spread=self._spread,
+            counters=self.counters,
+            events=self._events,
+            hlc=self._next_hlc,
+            on_epoch=self._go_on_in_epoch,
+        )
+        self._sync = Syncer(
+            config=config,
+            rng=rng,
+            timers=self._timers,
+            members=self._members,
+            directory=self._directory,
+            summary=Summary(
+                me=lambda: self._membership.me, members=self._members, directory=self._directory
+            ),
+            outbox=self._outbox,
+            counters=self.counters,
+        )
+
+    @property
+    def me(self) -> NodeRecord:
+        """This node's own record."""
+        return self._membership.me
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be disseminated."""
+        return not len(self._queues)
+
+    def start(self, advertise: Address, *, now: float) -> None:
+        """Begin, reachable at `advertise`."""
+        assert not self._is_started
+        self._is_started = True
+        host, port = advertise
+        me = self._membership.me
+        self._membership.me = replace(me, host=host, port=port, hlc=self._next_hlc(now))
+        self._membership.start(now=now)
+        self._sync.start(NODES, now=now)
+        self._timers.at(now, self._bootstrap)
+        self._timers.at(now + _SWEEP_S, self._sweep)
+        self._timers.at(now + _LOST_S * self._rng.uniform(0.5, 1), self._try_lost)
+
+    def join(self, addresses: Iterable[Address]) -> None:
+        """Look for the cluster at `addresses`, in place of earlier ones."""
+        wanted = tuple(dict.fromkeys(addresses))
+        if wanted == self._sync.bootstrap:
+            return
+        self._sync.bootstrap = wanted
+        self._retry_s = _FIRST_RETRY_S
+        if self._is_started and not self._members.live():
+            self._contact_bootstrap()
+
+    def set_keys(self, keys: Sequence[GossipKey]) -> None:
+        """Replace the key ring. Raises InvalidError, and keeps the old ring, if it is unusable."""
+        self._keyring.set_keys(keys)
+
+    def attach(self, scope: str, *, now: float) -> None:
+        """Take part in a scope."""
+        update = self._directory.attach(scope, hlc=self._next_hlc(now))
+        if update is not None:
+            self._sync.start(scope, now=now)
+            self._spread_own(update, now=now)
+
+    def detach(self, scope: str, *, now: float) -> None:
+        """Leave a scope; its records are forgotten."""
+        update = self._directory.detach(scope, now=now, hlc=self._next_hlc(now))
+        if update is not None:
+            self._sync.stop(scope)
+            self._spread.forget(scope)
+            self._spread_own(update, now=now)
+
+    def publish(self, scope: str, key: str, value: bytes, *, now: float) -> None:
+        """Write a record of this node; nothing happens if it says so already.
+
+        Raises InvalidError if the scope is not attached or a limit is passed.
+        """
+        update = self._directory.publish(scope, key, value, hlc=self._next_hlc(now))
+        if update is not None:
+            self._spread_own(update, now=now)
+
+    def withdraw(self, scope: str, key: str, *, now: float) -> None:
+        """Delete a record of this node, if it is there."""
+        update = self._directory.withdraw(scope, key, now=now, hlc=self._next_hlc(now))
+        if update is not None:
+            self._spread_own(update, now=now)
+
+    def leave(self, *, now: float) -> None:
+        """Say that this node leaves for good."""
+        self._membership.leave(now=now)
+
+    def mark_left(self, node_id: str, *, now: float) -> None:
+        """Say that another node has left for good. Raises InvalidError for this node."""
+        if node_id == self.me.node_id:
+            raise InvalidError("a node leaves with leave()")
+        self._membership.mark_left(node_id, now=now)
+
+    def receive_datagram(self, data: bytes, source: Address, *, now: float) -> None:
+        """Take a datagram from the network."""
+        self.counters.datagrams_in += 1
+        self._receive_untrusted(data, source, now=now, is_stream=False)
+
+    def receive_frame(self, data: bytes, source: Address, *, now: float) -> bool:
+        """Take a frame of a stream; tell whether it was one of this cluster's."""
+        return self._receive_untrusted(data, source, now=now, is_stream=True)
+
+    def next_timer(self) -> float:
+        """Return when `handle_timer` must next be called."""
+        return self._timers.next()
+
+    def handle_timer(self, *, now: float) -> None:
+        """Do what is due at `now`."""
+        lag_s = now - self._timers.next()
+        if lag_s > self._config.probe_interval_s:
+            self.counters.stalls += 1
+            self._membership.detector.stalled(lag_s, now=now)
+        self._timers.fire(now)
+
+    def datagrams_to_send(self) -> list[tuple[bytes, Address]]:
+        """Return and forget the (data, destination) pairs to send."""
+        return self._outbox.drain()
+
+    def streams_to_send(self) -> list[StreamPush]:
+        """Return and forget the streams to open."""
+        return self._outbox.drain_pushes()
+
+    def stream_done(self, node_id: str, *, is_sent: bool, now: float) -> None:
+        """Take note of what became of a stream."""
+        self._sync.stream_done(node_id, is_sent=is_sent, now=now)
+
+    def events(self) -> list[Event]:
+        """Return and forget what changed, oldest first."""
+        events = [*self._events, *map(RecordsChanged, sorted(self._directory.changed))]
+        self._events.clear()
+        self._directory.changed.clear()
+        return events
+
+    def members(self) -> list[MemberView]:
+        """Return what is believed of every member, this node first."""
+        state = State.LEFT if self._membership.has_left else State.ALIVE
+        views = [_view(self.me, state, self._membership.since)]
+        views.extend(_view(m.record, m.state, m.since) for m in self._members.all())
+        return views
+
+    def records(self, scope: str) -> Sequence[RecordView]:
+        """Return the visible records of a scope this node is attached to, its own included."""
+        return self._directory.records(scope)
+
+    def stats(self) -> GossipStats:
+        """Return the counters."""
+        states = [view.state for view in self.members()]
+        table = self._directory.table
+        logs = [log for scope in table.scopes() for log in table.logs(scope).values()]
+        return GossipStats(
+            alive=states.count(State.ALIVE),
+            suspect=states.count(State.SUSPECT),
+            dead=states.count(State.DEAD),
+            left=states.count(State.LEFT),
+            scopes=len(self._directory.scopes),
+            records=sum(len(log.records) for log in logs),
+            queued=len(self._queues),
+            queue_dropped=self._queues.dropped,
+            health=self._membership.detector.health,
+            counters=replace(self.counters),
+        )
+
+    def _receive_untrusted(
+        self, data: bytes, source: Address, *, now: float, is_stream: bool
+    ) -> bool:
+        self.counters.bytes_in += len(data)
+        try:
+            packet = self._keyring.open_untrusted(data, is_stream=is_stream)
+            messages = unpack_untrusted(packet.body)
+        except RejectedPacketError as exc:
+            self._count(exc.reason)
+            return False
+        except MalformedPacketError:
+            self.counters.malformed += 1
+            return False
+        sender = self._members.by_tag(packet.sender)
+        if sender is not None and packet.epoch < sender.record.epoch:
+            self.counters.stale_lives += 1
+            self._membership.remind(sender.node_id, source, now=now)
+            return True
+        for message in messages:
+            if sender is None:
+                sender = self._members.by_tag(packet.sender)
+            name = None if sender is None else sender.node_id
+            self._take(message, source, name, now=now)
+        sender = self._members.by_tag(packet.sender)
+        if is_stream:
+            return True
+        if sender is None or sender.record.epoch < packet.epoch:
+            self._sync.pull(source, self.me, now=now)
+        elif not sender.is_live:
+            self._membership.remind(sender.node_id, source, now=now)
+        return True
+
+    def _count(self, reason: Rejected) -> None:
+        match reason:
+            case Rejected.MALFORMED:
+                self.counters.malformed += 1
+            case Rejected.UNKNOWN_KEY:
+                self.counters.unknown_key += 1
+            case Rejected.UNAUTHENTIC:
+                self.counters.unauthentic += 1
+            case Rejected.REPLAYED:
+                self.counters.replayed += 1
+            case Rejected.OWN:
+                self.counters.own += 1
+            case _:
+                assert_never(reason)
+
+    def _take(self, message: Message, source: Address, sender: str | None, *, now: float) -> None:
+        match message:
+            case Ping():
+                if message.target == self.me.node_id and not self._membership.has_left:
+                    ack = Ack(message.sequence, self.me.incarnation)
+                    self._outbox.send(source, ack, node_id=sender)
+            case Ack():
+                self._membership.detector.take_ack(message, sender, now=now)
+            case PingRequest():
+                self._membership.detector.take_request(message, source, now=now)
+            case Nack():
+                self._membership.detector.take_nack(message, sender)
+            case NodeRecord():
+                self._take_node(message, source, now=now, relay=True)
+            case Claim():
+                self._take_claim(message, source, now=now, relay=True)
+            case Update():
+                self._take_update(message, now=now)
+            case Digest():
+                self._sync.take_digest(message, source, sender, now=now)
+            case Delta():
+                self._take_delta(message, source, now=now)
+            case _:
+                assert_never(message)
+
+    def _take_node(self, record: NodeRecord, source: Address, *, now: float, relay: bool) -> None:
+        was_alone = not self._members.live()
+        self._membership.take_record(record, source, now=now, relay=relay)
+        if was_alone and self._members.live():
+            self._sync.ask_many(NODES, now=now)
+
+    def _take_claim(self, claim: Claim, source: Address, *, now: float, relay: bool) -> None:
+        verdict = self._membership.take_claim(claim, source, now=now, relay=relay)
+        if verdict is Verdict.AHEAD:
+            self._sync.pull(source, self.me, now=now)
+
+    def _take_update(self, update: Update, *, now: float) -> None:
+        match self._directory.take_update(update):
+            case Verdict.NEW:
+                self.counters.updates_new += 1
+                name = (update.scope, update.owner, update.record.key)
+                rank = Rank.RELAYED_RECORD
+                self._spread.put(update.scope, rank, name, update, now=now)
+                self._sync.hurry(update.scope, now=now)
+            case Verdict.KNOWN | Verdict.STALE:
+                self.counters.updates_known += 1
+            case Verdict.AHEAD:
+                self.counters.updates_refused += 1
+
+    def _take_delta(self, delta: Delta, source: Address, *, now: float) -> None:
+        self.counters.deltas_in += 1
+        if delta.node is not None and delta.scope == NODES:
+            self._take_node(delta.node, source, now=now, relay=False)
+        if delta.claim is not None and delta.scope == NODES:
+            self._take_claim(delta.claim, source, now=now, relay=False)
+        verdict = self._directory.take_delta(delta)
+        if verdict is Verdict.NEW:
+            self.counters.snapshots_in += delta.start == 0
+            self._sync.hurry(delta.scope, now=now)
+        elif verdict is Verdict.AHEAD:
+            self.counters.deltas_refused += 1
+
+    def _spread_own(self, update: Update, *, now: float) -> None:
+        name = (update.scope, update.owner, update.record.key)
+        self._spread.put(update.scope, Rank.OWN_RECORD, name, update, now=now)
+        self._sync.hurry(update.scope, now=now)
+
+    def _go_on_in_epoch(self, epoch: int, now: float) -> None:
+        self._keyring.set_epoch(epoch)
+        for update in self._directory.raise_epoch(epoch, hlc=self._next_hlc(now)):
+            self._spread_own(update, now=now)
+
+    def _next_hlc(self, now: float) -> int:
+        self._hlc = max(int((now + self._wall_offset_s) * 1000), self._hlc + 1)
+        return self._hlc
+
+    def _bootstrap(self, now: float) -> None:
+        longest = self._config.bootstrap_interval_s
+        if self._members.live():
+            self._retry_s = _FIRST_RETRY_S
+            self._timers.at(now + longest, self._bootstrap)
+            return
+        self._contact_bootstrap()
+        self._timers.at(now + self._retry_s, self._bootstrap)
+        self._retry_s = min(2 * self._retry_s, longest)
+
+    def _contact_bootstrap(self) -> None:
+        others = [address for address in self._sync.bootstrap if address != self.me.address]
+        for address in self._rng.sample(others, min(len(others), _BOOTSTRAP_AT_ONCE)):
+            self._sync.contact(address, self.me)
+
+    def _try_lost(self, now: float) -> None:
+        self._timers.at(now + _LOST_S, self._try_lost)
+        if not self._membership.has_left:
+            self._sync.try_lost(self.me)
+
+    def _sweep(self, now: float) -> None:
+        self._timers.at(now + _SWEEP_S, self._sweep)
+        self._directory.collect(now=now)
+        self._directory.hollow_dead(now=now)
+        self._membership.forget_old(now=now)
+
+
+def _view(record: NodeRecord, state: State, since: float) -> MemberView:
+    where = (record.host, record.port, record.data_address)
+    return MemberView(record.node_id, state, *where, record.incarnation, record.epoch, since)

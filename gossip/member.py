@@ -1,0 +1,159 @@
+"""One node's view of every other member, and the rules that order what is said of them (pure).
+
+Order (after SWIM section 4.2): a member is described by (epoch, incarnation) in a record that only
+the member itself makes; within one (epoch, incarnation) ALIVE < SUSPECT < DEAD. LEFT is final for
+its epoch, whatever the incarnation: whoever returns has restarted.
+
+Invariants:
+    a member's (epoch, incarnation) never decreases;
+    a claim never brings an (epoch, incarnation) that no record brought before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from gossip.keyring import sender_tag
+from gossip.wire import MEMBERS_MAX, Claim, NodeRecord, State
+
+
+class Verdict(Enum):
+    """What became of a record or a claim."""
+
+    NEW = "new"
+    """The view changed."""
+    KNOWN = "known"
+    """It says what is held already."""
+    STALE = "stale"
+    """It is older than what is held."""
+    AHEAD = "ahead"
+    """It speaks of an (epoch, incarnation), or a member, of which no record is held."""
+
+
+@dataclass(slots=True)
+class Member:
+    """What is believed of one member."""
+
+    record: NodeRecord
+    state: State
+    claim: Claim | None
+    """Why the state is not ALIVE."""
+    since: float
+    """When the state was taken, on this node's clock."""
+
+    @property
+    def node_id(self) -> str:
+        """The member's id."""
+        return self.record.node_id
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the member counts as up (a suspect does)."""
+        return self.state <= State.SUSPECT
+
+
+class MemberTable:
+    """All known members but this node."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        """Grows with every change."""
+        self._members: dict[str, Member] = {}
+        self._tags: dict[bytes, str] = {}
+        self._live: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def get(self, node_id: str) -> Member | None:
+        """Return what is believed of a member, or None if it is unknown."""
+        return self._members.get(node_id)
+
+    def by_tag(self, tag: bytes) -> Member | None:
+        """Return the member whose packets carry `tag`."""
+        return self._members.get(self._tags.get(tag, ""))
+
+    def all(self) -> list[Member]:
+        """Return every known member, in the order they became known."""
+        return list(self._members.values())
+
+    def live(self) -> list[str]:
+        """Return the ids of the members that are up, suspects included; do not change the list."""
+        if self._live is None:
+            self._live = [m.node_id for m in self._members.values() if m.is_live]
+        return self._live
+
+    def put_record(self, record: NodeRecord, *, now: float) -> Verdict:
+        """Take a member's own word."""
+        held = self._members.get(record.node_id)
+        if held is None:
+            if len(self._members) >= MEMBERS_MAX:
+                return Verdict.STALE
+            self._members[record.node_id] = Member(record, State.ALIVE, None, now)
+            self._tags[sender_tag(record.node_id)] = record.node_id
+            self._changed()
+            return Verdict.NEW
+        if record == held.record:
+            return Verdict.KNOWN
+        if _order(record) <= _order(held.record):
+            return Verdict.STALE
+        is_new_life = record.epoch > held.record.epoch
+        is_newer = is_new_life or record.incarnation > held.record.incarnation
+        held.record = record
+        if is_new_life or (is_newer and held.state is not State.LEFT):
+            if held.state is not State.ALIVE or is_new_life:
+                held.since = now
+            held.state, held.claim = State.ALIVE, None
+        self._changed()
+        return Verdict.NEW
+
+    def judge(self, claim: Claim) -> Verdict:
+        """Tell what `put_claim` would do with a claim about another member."""
+        held = self._members.get(claim.subject)
+        if held is None or claim.epoch > held.record.epoch:
+            return Verdict.AHEAD
+        if claim.epoch < held.record.epoch:
+            return Verdict.STALE
+        if held.state is State.LEFT:
+            return Verdict.KNOWN if claim.state is State.LEFT else Verdict.STALE
+        if claim.state is State.LEFT:
+            return Verdict.NEW
+        if claim.incarnation != held.record.incarnation:
+            is_ahead = claim.incarnation > held.record.incarnation
+            return Verdict.AHEAD if is_ahead else Verdict.STALE
+        return Verdict.NEW if claim.state > held.state else Verdict.KNOWN
+
+    def put_claim(self, claim: Claim, *, now: float) -> Verdict:
+        """Take an accusation or a departure."""
+        verdict = self.judge(claim)
+        if verdict is Verdict.NEW:
+            held = self._members[claim.subject]
+            held.state, held.claim, held.since = claim.state, claim, now
+            self._changed()
+        return verdict
+
+    def forget_before(self, then: float) -> list[str]:
+        """Forget the members that have been DEAD or LEFT since before `then`; return their ids."""
+        old = [m.node_id for m in self._members.values() if not m.is_live and m.since < then]
+        for node_id in old:
+            del self._members[node_id]
+            del self._tags[sender_tag(node_id)]
+        if old:
+            self._changed()
+        return old
+
+    def _changed(self) -> None:
+        self.version += 1
+        self._live = None
+
+
+def refuted(record: NodeRecord, *, incarnation: int, hlc: int) -> NodeRecord:
+    """Return this node's record with an incarnation above `incarnation`."""
+    return replace(record, incarnation=incarnation + 1, hlc=hlc, signature=b"")
+
+
+def _order(r: NodeRecord) -> tuple[object, ...]:
+    # The fields after the incarnation decide only between two records that should not both exist,
+    # so that every node settles on the same one.
+    return (r.epoch, r.incarnation, r.host, r.port, r.data_address, r.flags, r.hlc, r.signature)

@@ -1,0 +1,282 @@
+"""What to do with what is said about members, this node included (pure).
+
+Joins the order of claims (`member`), the detector, dissemination and the directory: a record or a
+claim comes in, the view changes, and what is new is passed on. A DEAD heard from another is one
+more accusation; only the own timer declares a member dead.
+
+Invariants:
+    this node raises its own incarnation and epoch, nobody else's;
+    an accusation of a member is never answered with an accusation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+from gossip.broadcast import Rank
+from gossip.config import GossipConfig
+from gossip.directory import Directory
+from gossip.events import EpochRaised, Event, MemberChanged, Removed
+from gossip.failure import Detector
+from gossip.member import Member, MemberTable, Verdict, refuted
+from gossip.outbox import Outbox
+from gossip.spread import Spread
+from gossip.stats import Counters
+from gossip.timers import Timers
+from gossip.wire import NODES, Address, Claim, NodeRecord, State
+
+_REMIND_PAUSE_S = 1.0
+"""How often one member is told what is held against it."""
+_EPOCH_PAUSE_S = 30.0
+"""How often this node outbids another that uses its id."""
+_INCARNATION_MAX = 2**32 - 2
+
+
+class Membership:
+    """One node's dealings with members."""
+
+    def __init__(
+        self,
+        *,
+        me: NodeRecord,
+        config: GossipConfig,
+        rng: Random,
+        timers: Timers,
+        members: MemberTable,
+        directory: Directory,
+        outbox: Outbox,
+        spread: Spread,
+        counters: Counters,
+        events: list[Event],
+        hlc: Callable[[float], int],
+        on_epoch: Callable[[int, float], None],
+    ) -> None:
+        self.me = me
+        self.has_left = False
+        self.since = 0.0
+        self.detector = Detector(
+            config=config,
+            rng=rng,
+            timers=timers,
+            members=members,
+            outbox=outbox,
+            counters=counters,
+            on_failure=self._probe_failed,
+            on_death=self._suspicion_expired,
+        )
+        self._config = config
+        self._rng = rng
+        self._timers = timers
+        self._members = members
+        self._directory = directory
+        self._outbox = outbox
+        self._spread = spread
+        self._counters = counters
+        self._events = events
+        self._hlc = hlc
+        self._on_epoch = on_epoch
+        self._reminded: dict[str, float] = {}
+        self._retry: dict[str, tuple[float, float]] = {}
+        self._epoch_raised_at = -_EPOCH_PAUSE_S
+
+    def start(self, *, now: float) -> None:
+        """Begin to probe and to look for dead members that came back."""
+        self.since = now
+        self.detector.start(now=now)
+        self._timers.at(now + self._config.reconnect_interval_s, self._reconnect)
+
+    def announce(self, *, now: float) -> None:
+        """Tell others about this node."""
+        self._spread.put(NODES, Rank.SELF, ("node", self.me.node_id), self.me, now=now)
+
+    def take_record(self, record: NodeRecord, source: Address, *, now: float, relay: bool) -> None:
+        """Take a member's own word, which came from `source`."""
+        if record.node_id == self.me.node_id:
+            self._take_own_record(record, now=now)
+            return
+        match self._members.put_record(record, now=now):
+            case Verdict.NEW:
+                self.detector.clear(record.node_id)
+                self._retry.pop(record.node_id, None)
+                self._changed(record.node_id)
+                if relay:
+                    self._relay(record, ("node", record.node_id), now=now)
+            case Verdict.STALE:
+                self.remind(record.node_id, source, now=now)
+            case Verdict.KNOWN | Verdict.AHEAD:
+                pass
+
+    def take_claim(self, claim: Claim, source: Address, *, now: float, relay: bool) -> Verdict:
+        """Take an accusation or a departure. AHEAD: pull the subject's record first."""
+        if claim.subject == self.me.node_id:
+            self._take_own_claim(claim, source, now=now)
+            return Verdict.KNOWN
+        verdict = self._members.judge(claim)
+        if verdict in {Verdict.STALE, Verdict.AHEAD} or claim.accuser == self.me.node_id:
+            return verdict
+        if claim.state is State.LEFT:
+            if verdict is Verdict.NEW:
+                self._settle(claim, now=now)
+                if relay:
+                    self._relay(claim, ("node", claim.subject), now=now)
+            return verdict
+        held = self._members.get(claim.subject)
+        if held is not None and held.is_live and self._is_witness(claim.accuser):
+            self._accuse(claim, held, now=now, relay=relay)
+        return verdict
+
+    def remind(self, node_id: str, source: Address, *, now: float) -> None:
+        """Tell a member what is held of it, so that it refutes or learns of its newer life."""
+        held = self._members.get(node_id)
+        if held is None or now < self._reminded.get(node_id, 0.0) + _REMIND_PAUSE_S:
+            return
+        self._reminded[node_id] = now
+        self._outbox.send(source, held.claim or held.record)
+
+    def leave(self, *, now: float) -> None:
+        """Say that this node leaves; nothing refutes that but a restart."""
+        if self.has_left:
+            return
+        self.has_left = True
+        claim = self._claim(State.LEFT, self.me)
+        self._spread.put(NODES, Rank.SELF, ("node", self.me.node_id), claim, now=now)
+        self._changed(self.me.node_id)
+
+    def mark_left(self, node_id: str, *, now: float) -> None:
+        """Say that a member has left for good: the managers removed it."""
+        held = self._members.get(node_id)
+        if held is None or held.state is State.LEFT:
+            return
+        claim = self._claim(State.LEFT, held.record)
+        self._settle(claim, now=now)
+        name = ("node", node_id)
+        self._spread.put(NODES, Rank.ACCUSATION, name, claim, now=now)
+
+    def forget_old(self, *, now: float) -> None:
+        """Forget members that are long gone."""
+        then = now - self._config.member_tombstone_s
+        for node_id in self._members.forget_before(then):
+            self.detector.forget(node_id)
+            self._reminded.pop(node_id, None)
+            self._retry.pop(node_id, None)
+            self._directory.member_changed(node_id)
+
+    def _take_own_record(self, record: NodeRecord, *, now: float) -> None:
+        """Outbid another node, or an earlier life, that speaks in this node's name."""
+        theirs, mine = (record.epoch, record.incarnation), (self.me.epoch, self.me.incarnation)
+        if self.has_left or theirs < mine or record == self.me:
+            return
+        self._counters.identity_conflicts += 1
+        if record.epoch == self.me.epoch and record.incarnation < _INCARNATION_MAX:
+            self._refute(record.incarnation, now=now)
+        elif now >= self._epoch_raised_at + _EPOCH_PAUSE_S and record.epoch < 2**63:
+            self._epoch_raised_at = now
+            epoch = record.epoch + 1
+            hlc = self._hlc(now)
+            self.me = replace(self.me, epoch=epoch, incarnation=0, hlc=hlc, signature=b"")
+            self._events.append(EpochRaised(epoch))
+            self._on_epoch(epoch, now)
+            self.announce(now=now)
+
+    def _take_own_claim(self, claim: Claim, source: Address, *, now: float) -> None:
+        if self.has_left or claim.epoch > self.me.epoch:
+            return
+        if claim.epoch < self.me.epoch:
+            self._outbox.send(source, self.me)
+            return
+        if claim.state is State.LEFT:
+            self.has_left = True
+            self._changed(self.me.node_id)
+            self._events.append(Removed())
+        elif claim.incarnation == self.me.incarnation:
+            self._counters.refutations += 1
+            self.detector.refuted()
+            self._refute(claim.incarnation, now=now)
+        if not self.has_left:  # whoever says so may be nobody's peer: answer it directly
+            self._outbox.send(source, self.me)
+
+    def _refute(self, incarnation: int, *, now: float) -> None:
+        self.me = refuted(self.me, incarnation=incarnation, hlc=self._hlc(now))
+        self.announce(now=now)
+
+    def _is_witness(self, node_id: str) -> bool:
+        """Tell whether a member's accusations count: strangers' and leavers' do not."""
+        member = self._members.get(node_id)
+        return member is not None and member.state is not State.LEFT
+
+    def _accuse(self, claim: Claim, held: Member, *, now: float, relay: bool) -> None:
+        if not self.detector.suspect(claim.subject, claim.accuser, now=now):
+            return
+        if held.state is State.ALIVE:
+            suspicion = self._claim(State.SUSPECT, held.record, claim)
+            self._members.put_claim(suspicion, now=now)
+            self._changed(claim.subject)
+        if relay:
+            self._relay(claim, ("claim", claim.subject, claim.accuser), now=now)
+
+    def _probe_failed(self, node_id: str, now: float) -> None:
+        held = self._members.get(node_id)
+        assert held is not None
+        claim = self._claim(State.SUSPECT, held.record)
+        if not self.detector.suspect(node_id, self.me.node_id, now=now):
+            return
+        if self._members.put_claim(claim, now=now) is Verdict.NEW:
+            self._changed(node_id)
+        name = ("claim", node_id, self.me.node_id)
+        self._spread.put(NODES, Rank.ACCUSATION, name, claim, now=now)
+
+    def _suspicion_expired(self, node_id: str, now: float) -> None:
+        held = self._members.get(node_id)
+        if held is None or not held.is_live:
+            return
+        self._counters.deaths += 1
+        claim = self._claim(State.DEAD, held.record)
+        self._settle(claim, now=now)
+        name = ("claim", node_id, self.me.node_id)
+        self._spread.put(NODES, Rank.ACCUSATION, name, claim, now=now)
+
+    def _settle(self, claim: Claim, *, now: float) -> None:
+        """Take a claim that is final until the member speaks again."""
+        self._members.put_claim(claim, now=now)
+        self.detector.clear(claim.subject)
+        self._changed(claim.subject)
+
+    def _claim(self, state: State, record: NodeRecord, source: Claim | None = None) -> Claim:
+        by, by_epoch = self.me.node_id, self.me.epoch
+        if source is not None:
+            by, by_epoch = source.accuser, source.accuser_epoch
+        signature = b"" if source is None or source.state is not state else source.signature
+        subject = record.node_id
+        return Claim(state, subject, record.epoch, record.incarnation, by, by_epoch, signature)
+
+    def _relay(self, message: NodeRecord | Claim, name: tuple[str, ...], *, now: float) -> None:
+        self._spread.put(NODES, Rank.RELAYED_MEMBERSHIP, name, message, now=now)
+
+    def _changed(self, node_id: str) -> None:
+        if node_id == self.me.node_id:
+            state = State.LEFT if self.has_left else State.ALIVE
+        else:
+            held = self._members.get(node_id)
+            assert held is not None
+            state = held.state
+            self._directory.member_changed(node_id)
+        self._events.append(MemberChanged(node_id, state))
+
+    def _reconnect(self, now: float) -> None:
+        """Try one dead member whose turn has come."""
+        self._timers.at(now + self._config.reconnect_interval_s, self._reconnect)
+        if len(self._members) == len(self._members.live()) or self.has_left:
+            return
+        due = [
+            member
+            for member in self._members.all()
+            if member.state is State.DEAD and now >= self._retry.get(member.node_id, (0, 0))[0]
+        ]
+        if due:
+            member = self._rng.choice(due)
+            pause = self._retry.get(member.node_id, (0.0, self._config.reconnect_interval_s))[1]
+            after = min(2 * pause, self._config.reconnect_max_s)
+            self._retry[member.node_id] = (now + pause, after)
+            self.detector.ping_untracked(member)

@@ -1,0 +1,323 @@
+"""The wire form of gossip messages: a packet's body is a msgpack array of arrays (pure).
+
+Each message is an array that starts with its kind. Messages are encoded one by one and joined by
+`pack`, so that a queued update is encoded once however often it is sent.
+
+Functions ending in `_untrusted` take bytes from the network. Whatever they are given, they return a
+value or raise MalformedPacketError; containers are bounded by the size of the input.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from typing import Any, assert_never
+
+import msgpack
+
+from gossip.wire import (
+    KEY_BYTES_MAX,
+    NODE_ID_CHARS_MAX,
+    RECORDS_PER_LOG_MAX,
+    SCOPE_CHARS_MAX,
+    VALUE_BYTES_MAX,
+    Ack,
+    Claim,
+    Delta,
+    Digest,
+    DigestEntry,
+    MalformedPacketError,
+    Message,
+    Nack,
+    NackReason,
+    NodeRecord,
+    Ping,
+    PingRequest,
+    Record,
+    Stage,
+    Stamp,
+    State,
+    Update,
+)
+
+PACK_OVERHEAD_BYTES = 3
+"""Most that `pack` adds to its messages in a datagram."""
+_SIGNATURE_BYTES_MAX = 80
+_FINGERPRINT_BYTES_MAX = 32
+_HEAD_BYTES_MAX = 256
+_HASHES_BYTES_MAX = 64 * 8
+_U32 = 2**32 - 1
+_CLAIM_KINDS = {State.SUSPECT: 5, State.DEAD: 6, State.LEFT: 7}
+
+
+def encode(message: Message) -> bytes:
+    """Return the wire form of one message."""
+    return msgpack.packb(_fields(message))
+
+
+def pack(messages: Sequence[bytes]) -> bytes:
+    """Return a packet's body out of encoded messages."""
+    count = len(messages)
+    head = bytes([0x90 | count]) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    return head + b"".join(messages)
+
+
+def unpack_untrusted(body: bytes) -> list[Message]:
+    """Return the messages of a packet's body."""
+    try:
+        raw = msgpack.unpackb(body, max_map_len=0, max_ext_len=0)
+        if not isinstance(raw, list):
+            raise MalformedPacketError("body is not an array")
+        return [_decode(fields) for fields in raw]
+    except (ValueError, TypeError, IndexError, OverflowError, msgpack.UnpackException) as exc:
+        raise MalformedPacketError(str(exc)) from exc
+
+
+def _fields(message: Message) -> tuple[object, ...]:
+    match message:
+        case Ping():
+            return (0, message.sequence, message.target)
+        case Ack():
+            return (1, message.sequence, message.incarnation)
+        case PingRequest():
+            return (2, message.sequence, message.target, message.host, message.port)
+        case Nack():
+            return (3, message.sequence, int(message.reason))
+        case NodeRecord():
+            return (4, *_node_fields(message))
+        case Claim():
+            return (_CLAIM_KINDS[message.state], *_claim_fields(message))
+        case Update():
+            m = message
+            return (8, m.scope, m.owner, *m.stamp, *_record_fields(m.record))
+        case Digest():
+            entries = [(e.owner, *e.stamp, e.maximum, e.gc, e.mark) for e in message.entries]
+            return (9, message.scope, int(message.stage), message.mask, message.hashes, entries)
+        case Delta():
+            return _delta_fields(message)
+        case _:
+            assert_never(message)
+
+
+def _node_fields(n: NodeRecord) -> tuple[object, ...]:
+    where = (n.host, n.port, n.data_address)
+    seal = (n.flags, n.fingerprint, n.hlc, n.signature)
+    return (n.node_id, n.epoch, n.incarnation, *where, *seal)
+
+
+def _claim_fields(c: Claim) -> tuple[object, ...]:
+    return (c.subject, c.epoch, c.incarnation, c.accuser, c.accuser_epoch, c.signature)
+
+
+def _record_fields(r: Record) -> tuple[object, ...]:
+    return (r.key, r.version, r.hlc, r.value, r.signature)
+
+
+def _delta_fields(d: Delta) -> tuple[object, ...]:
+    records = [_record_fields(r) for r in d.records]
+    node = None if d.node is None else _node_fields(d.node)
+    claim = None if d.claim is None else (int(d.claim.state), *_claim_fields(d.claim))
+    span = (d.start, d.end, d.gc)
+    return (10, d.scope, d.owner, *d.stamp, *span, records, d.head, node, claim)
+
+
+def _decode(raw: Any) -> Message:
+    kind, *fields = raw
+    if type(kind) is not int or not 0 <= kind < len(_DECODERS):
+        raise MalformedPacketError("unknown kind of message")
+    return _DECODERS[kind](*fields)
+
+
+def _ping(sequence: Any, target: Any) -> Ping:
+    return Ping(_count(sequence), _name(target))
+
+
+def _ack(sequence: Any, incarnation: Any) -> Ack:
+    return Ack(_count(sequence), _count(incarnation, _U32))
+
+
+def _ping_request(sequence: Any, target: Any, host: Any, port: Any) -> PingRequest:
+    return PingRequest(_count(sequence), _name(target), _host(host), _port(port))
+
+
+def _nack(sequence: Any, reason: Any) -> Nack:
+    return Nack(_count(sequence), NackReason(_count(reason)))
+
+
+def _node(  # noqa: PLR0917 - one parameter for each field on the wire
+    node_id: Any,
+    epoch: Any,
+    incarnation: Any,
+    host: Any,
+    port: Any,
+    data_address: Any,
+    flags: Any,
+    fingerprint: Any,
+    hlc: Any,
+    signature: Any,
+) -> NodeRecord:
+    return NodeRecord(
+        _name(node_id),
+        _count(epoch),
+        _count(incarnation, _U32),
+        _host(host),
+        _port(port),
+        _host(data_address),
+        _count(flags),
+        _blob(fingerprint, _FINGERPRINT_BYTES_MAX),
+        _count(hlc),
+        _blob(signature, _SIGNATURE_BYTES_MAX),
+    )
+
+
+def _claim(state: State, fields: Sequence[Any]) -> Claim:
+    subject, epoch, incarnation, accuser, accuser_epoch, signature = fields
+    return Claim(
+        state,
+        _name(subject),
+        _count(epoch),
+        _count(incarnation, _U32),
+        _name(accuser),
+        _count(accuser_epoch),
+        _blob(signature, _SIGNATURE_BYTES_MAX),
+    )
+
+
+def _suspect(*fields: Any) -> Claim:
+    return _claim(State.SUSPECT, fields)
+
+
+def _dead(*fields: Any) -> Claim:
+    return _claim(State.DEAD, fields)
+
+
+def _left(*fields: Any) -> Claim:
+    return _claim(State.LEFT, fields)
+
+
+def _record(key: Any, version: Any, hlc: Any, value: Any, signature: Any) -> Record:
+    if not isinstance(key, str) or not key or len(key.encode()) > KEY_BYTES_MAX:
+        raise MalformedPacketError("bad key")
+    number = _count(version)
+    if number == 0:
+        raise MalformedPacketError("versions start at 1")
+    content = None if value is None else _blob(value, VALUE_BYTES_MAX)
+    return Record(key, number, _count(hlc), content, _blob(signature, _SIGNATURE_BYTES_MAX))
+
+
+def _update(scope: Any, owner: Any, epoch: Any, attachment: Any, *record: Any) -> Update:
+    stamp = Stamp(_count(epoch), _count(attachment))
+    return Update(_scope(scope), _name(owner), stamp, _record(*record))
+
+
+def _digest(scope: Any, stage: Any, mask: Any, hashes: Any, entries: Any) -> Digest:
+    return Digest(
+        _scope(scope),
+        Stage(_count(stage)),
+        _count(mask),
+        _blob(hashes, _HASHES_BYTES_MAX),
+        tuple(_digest_entry(*entry) for entry in entries),
+    )
+
+
+def _digest_entry(  # noqa: PLR0917 - as `_node`
+    owner: Any, epoch: Any, attachment: Any, maximum: Any, gc: Any, mark: Any
+) -> DigestEntry:
+    stamp = Stamp(_count(epoch), _count(attachment))
+    return DigestEntry(_name(owner), stamp, _count(maximum), _count(gc), _count(mark))
+
+
+def _delta(  # noqa: PLR0917 - as `_node`
+    scope: Any,
+    owner: Any,
+    epoch: Any,
+    attachment: Any,
+    start: Any,
+    end: Any,
+    gc: Any,
+    records: Any,
+    head: Any,
+    node: Any,
+    claim: Any,
+) -> Delta:
+    if len(records) > RECORDS_PER_LOG_MAX:
+        raise MalformedPacketError("too many records")
+    if _count(start) > _count(end):
+        raise MalformedPacketError("a delta ends before it starts")
+    entries = tuple(_record(*record) for record in records)
+    if any(not start < record.version <= end for record in entries):
+        raise MalformedPacketError("a record lies outside its delta")
+    return Delta(
+        _scope(scope),
+        _name(owner),
+        Stamp(_count(epoch), _count(attachment)),
+        start,
+        end,
+        _count(gc),
+        entries,
+        _blob(head, _HEAD_BYTES_MAX),
+        None if node is None else _node(*node),
+        None if claim is None else _any_claim(*claim),
+    )
+
+
+def _any_claim(state: Any, *fields: Any) -> Claim:
+    which = State(_count(state))
+    if which is State.ALIVE:
+        raise MalformedPacketError("ALIVE is not a claim")
+    return _claim(which, fields)
+
+
+_DECODERS: tuple[Callable[..., Message], ...] = (
+    _ping,
+    _ack,
+    _ping_request,
+    _nack,
+    _node,
+    _suspect,
+    _dead,
+    _left,
+    _update,
+    _digest,
+    _delta,
+)
+
+
+def _count(value: Any, most: int = 2**64 - 1) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise MalformedPacketError("not a count")
+    return value
+
+
+def _port(value: Any) -> int:
+    number = _count(value, 65535)
+    if number == 0:
+        raise MalformedPacketError("port 0")
+    return number
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= NODE_ID_CHARS_MAX:
+        raise MalformedPacketError("bad node id")
+    if not value.isascii() or not value.isprintable():
+        raise MalformedPacketError("bad node id")
+    return value
+
+
+def _scope(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= SCOPE_CHARS_MAX:
+        raise MalformedPacketError("bad scope")
+    return value
+
+
+def _host(value: Any) -> str:
+    if not isinstance(value, str) or "%" in value:
+        raise MalformedPacketError("bad address")
+    ipaddress.ip_address(value)
+    return value
+
+
+def _blob(value: Any, most: int) -> bytes:
+    if not isinstance(value, bytes) or len(value) > most:
+        raise MalformedPacketError("bad byte string")
+    return value

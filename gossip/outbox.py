@@ -1,0 +1,118 @@
+"""Packs what is to be said to each address into sealed datagrams (pure).
+
+Everything said to one address between two drains shares its packets, and the room left in the last
+one is filled with queued updates. A suspect is told so in every packet it gets (Lifeguard's buddy
+system), so that it can refute soon.
+
+Invariant: no datagram is longer than `packet_bytes_max`, whatever is queued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from gossip.broadcast import Queues
+from gossip.config import GossipConfig
+from gossip.directory import Directory
+from gossip.keyring import SEAL_OVERHEAD_BYTES, Keyring
+from gossip.member import MemberTable
+from gossip.message import PACK_OVERHEAD_BYTES, encode, pack
+from gossip.stats import Counters
+from gossip.wire import Address, Message
+
+
+@dataclass(slots=True)
+class _Parcel:
+    node_id: str | None
+    messages: list[bytes] = field(default_factory=list[bytes])
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPush:
+    """Frames for the shell to send over one stream; it reports back to `Machine.stream_done`."""
+
+    node_id: str
+    address: Address
+    frames: tuple[bytes, ...]
+
+
+class Outbox:
+    """One node's outgoing packets."""
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        keyring: Keyring,
+        members: MemberTable,
+        directory: Directory,
+        queues: Queues,
+        counters: Counters,
+    ) -> None:
+        self.room = config.packet_bytes_max - SEAL_OVERHEAD_BYTES - PACK_OVERHEAD_BYTES
+        """Bytes of messages that one datagram holds."""
+        self._keyring = keyring
+        self._members = members
+        self._directory = directory
+        self._queues = queues
+        self._counters = counters
+        self._parcels: dict[Address, _Parcel] = {}
+        self._pushes: list[StreamPush] = []
+
+    def send(self, address: Address, *messages: Message, node_id: str | None = None) -> None:
+        """Say something to an address; `node_id` if it is known who listens there."""
+        self.send_encoded(address, map(encode, messages), node_id=node_id)
+
+    def send_encoded(
+        self, address: Address, messages: Iterable[bytes], *, node_id: str | None
+    ) -> None:
+        """As `send`, for messages that are encoded already."""
+        parcel = self._parcels.setdefault(address, _Parcel(node_id))
+        parcel.node_id = parcel.node_id or node_id
+        for data in messages:
+            if len(data) > self.room:
+                self._counters.oversized += 1
+            else:
+                parcel.messages.append(data)
+
+    def push(self, node_id: str, address: Address, bodies: Iterable[list[bytes]]) -> None:
+        """Send whole bodies over a stream."""
+        frames = tuple(self._keyring.seal(pack(body)) for body in bodies)
+        self._pushes.append(StreamPush(node_id, address, frames))
+
+    def drain(self) -> list[tuple[bytes, Address]]:
+        """Return and forget the datagrams to send."""
+        if not self._parcels:
+            return []
+        parcels, self._parcels = self._parcels, {}
+        out: list[tuple[bytes, Address]] = []
+        for address, parcel in parcels.items():
+            out.extend((self._keyring.seal(body), address) for body in self._bodies(parcel))
+        self._counters.datagrams_out += len(out)
+        self._counters.bytes_out += sum(len(data) for data, _ in out)
+        return out
+
+    def drain_pushes(self) -> list[StreamPush]:
+        """Return and forget the streams to send."""
+        pushes, self._pushes = self._pushes, []
+        return pushes
+
+    def _bodies(self, parcel: _Parcel) -> Iterable[bytes]:
+        member = None if parcel.node_id is None else self._members.get(parcel.node_id)
+        batch: list[bytes] = []
+        room = self.room
+        if member is not None and member.claim is not None:
+            batch.append(encode(member.claim))
+            room -= len(batch[0])
+        for data in parcel.messages:
+            if len(data) > room:
+                yield pack(batch)
+                batch, room = [], self.room
+            batch.append(data)
+            room -= len(data)
+        if member is not None and len(self._queues):
+            scopes = self._directory.scopes_shared_with(member.node_id)
+            batch.extend(self._queues.take(room, scopes))
+        if batch:
+            yield pack(batch)

@@ -1,0 +1,137 @@
+"""Eager dissemination: fresh updates go to a few random peers at once, in growing steps (pure).
+
+An update waits a moment for company, then goes to `fanout` peers of its scope per round. Rounds are
+few: what they miss, anti-entropy brings within a second or so, which a measurement showed to be
+cheaper than rounds enough for everyone (12 packets per node instead of 33 at 25 nodes).
+
+Invariant: dissemination starts at most `packet_rate` packets a second, after a burst of one second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from functools import partial
+from random import Random
+
+from gossip.broadcast import Queues, Rank
+from gossip.config import GossipConfig
+from gossip.directory import Directory
+from gossip.member import MemberTable
+from gossip.message import encode
+from gossip.outbox import Outbox
+from gossip.timers import Timers
+from gossip.wire import NODES, Message, State
+
+_FEW_NODES = 32
+"""Up to here two rounds reach everyone but a few (measured)."""
+_BACKLOG_PAUSE_S = 0.01
+
+
+class Spread:
+    """Sends queued updates of each scope to its peers."""
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        rng: Random,
+        timers: Timers,
+        members: MemberTable,
+        directory: Directory,
+        queues: Queues,
+        outbox: Outbox,
+    ) -> None:
+        self._config = config
+        self._rng = rng
+        self._timers = timers
+        self._members = members
+        self._directory = directory
+        self._queues = queues
+        self._outbox = outbox
+        self._due: dict[str, tuple[float, int]] = {}
+        self._step: dict[str, int] = {}
+        self._turn: dict[str, list[str]] = {}
+        self._tokens = config.packet_rate
+        self._tokens_at = 0.0
+
+    def put(self, scope: str, rank: Rank, name: Hashable, message: Message, *, now: float) -> None:
+        """Spread a message among the peers of `scope`, in place of an older one of that name."""
+        peers = len(self._directory.peers(scope))
+        packets = _rounds(peers + 1) * min(self._config.fanout, peers)
+        data = encode(message)
+        if packets == 0 or len(data) > self._outbox.room:
+            return  # anti-entropy tells those who come later
+        self._queues.put(scope, rank, name, data, packets=packets)
+        self._step[scope] = 0
+        due = now + self._rng.uniform(*self._config.batch_window_s)
+        if scope not in self._due or self._due[scope][0] > due:
+            self._arm(scope, due)
+
+    def forget(self, scope: str) -> None:
+        """Stop spreading updates of a scope."""
+        self._queues.forget(scope)
+        for state in (self._step, self._turn):
+            state.pop(scope, None)
+        if scope in self._due:
+            self._timers.cancel(self._due.pop(scope)[1])
+
+    def _arm(self, scope: str, due: float) -> None:
+        if scope in self._due:
+            self._timers.cancel(self._due[scope][1])
+        flush: Callable[[float], None] = partial(self._flush, scope)
+        self._due[scope] = (due, self._timers.at(due, flush))
+
+    def _flush(self, scope: str, now: float) -> None:
+        del self._due[scope]
+        passed_s = max(0.0, now - self._tokens_at)
+        rate = self._config.packet_rate
+        self._tokens = min(rate, self._tokens + passed_s * rate)
+        self._tokens_at = now
+        for node_id in self._next_peers(scope, now=now):
+            member = self._members.get(node_id)
+            if member is None or self._tokens < 1 or not self._queues.has(scope):
+                continue
+            self._tokens -= 1
+            shared = self._directory.scopes_shared_with(node_id) | {scope}
+            updates = self._queues.take(self._outbox.room, shared)
+            self._outbox.send_encoded(member.record.address, updates, node_id=node_id)
+        if self._queues.has(scope):
+            self._arm(scope, now + self._pause(scope))
+        else:
+            self._step.pop(scope, None)
+
+    def _pause(self, scope: str) -> float:
+        if self._tokens < self._config.fanout:
+            return self._config.degraded_tick_s
+        if self._queues.has_unsent(scope):
+            return _BACKLOG_PAUSE_S
+        spacing = self._config.round_spacing_s
+        step = self._step.get(scope, 0)
+        self._step[scope] = step + 1
+        return spacing[min(step, len(spacing) - 1)]
+
+    def _next_peers(self, scope: str, *, now: float) -> list[str]:
+        """Return the peers of the next round. They take turns in random order, so that two rounds
+        reach a handful of peers without fail.
+        """
+        peers = set(self._directory.peers(scope)) | self._recently_dead(scope, now=now)
+        turn = [node_id for node_id in self._turn.get(scope, ()) if node_id in peers]
+        count = min(self._config.fanout, len(peers))
+        while len(turn) < count:
+            rest = sorted(peers.difference(turn))
+            self._rng.shuffle(rest)
+            turn += rest
+        self._turn[scope] = turn[count:]
+        return turn[:count]
+
+    def _recently_dead(self, scope: str, *, now: float) -> set[str]:
+        if scope != NODES or len(self._members) == len(self._members.live()):
+            return set()
+        then = now - self._config.gossip_to_dead_s
+        dead = [m for m in self._members.all() if m.state is State.DEAD and m.since > then]
+        return {member.node_id for member in dead}
+
+
+def _rounds(nodes: int) -> int:
+    return 2 if nodes <= _FEW_NODES else math.ceil(math.log10(nodes + 1)) + 2

@@ -1,0 +1,82 @@
+"""Counters of the gossip layer, and the frozen picture of them that `stats()` returns (pure)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Counters:
+    """What one machine has counted since it was made."""
+
+    datagrams_in: int = 0
+    datagrams_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    malformed: int = 0
+    unauthentic: int = 0
+    unknown_key: int = 0
+    replayed: int = 0
+    own: int = 0
+    stale_lives: int = 0
+    """Packets from an epoch older than the one known of their sender."""
+    probes: int = 0
+    probes_failed: int = 0
+    probes_relayed: int = 0
+    """Probes that only a helper's ack satisfied."""
+    suspicions: int = 0
+    deaths: int = 0
+    refutations: int = 0
+    identity_conflicts: int = 0
+    """Times another node spoke in this node's name with a newer epoch or incarnation."""
+    stalls: int = 0
+    """Times the timers were served later than a probe interval: this node slept."""
+    updates_new: int = 0
+    updates_known: int = 0
+    updates_refused: int = 0
+    """Updates of unknown owners, scopes not attached to, or logs that are full."""
+    oversized: int = 0
+    """Messages that fit no datagram; anti-entropy carries them over a stream."""
+    syncs: int = 0
+    syncs_equal: int = 0
+    deltas_in: int = 0
+    deltas_refused: int = 0
+    snapshots_in: int = 0
+    streams_out: int = 0
+    streams_failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GossipStats:
+    """One machine at one moment."""
+
+    alive: int
+    """Members in each state, this node included."""
+    suspect: int
+    dead: int
+    left: int
+    scopes: int
+    """Scopes attached to."""
+    records: int
+    """Records held, tombstones included."""
+    queued: int
+    """Messages waiting to be disseminated."""
+    queue_dropped: int
+    health: int
+    """Local health score: 0 is healthy."""
+    counters: Counters
+    """A copy."""
+
+
+@dataclass(slots=True)
+class ShellCounters:
+    """What the sockets have counted."""
+
+    send_errors: int = 0
+    receive_errors: int = 0
+    reopened: int = 0
+    streams_in: int = 0
+    streams_refused: int = 0
+    """Connections closed at once because too many were open."""
+    streams_broken: int = 0
+    """Connections that ended in junk, a time-out or a failed handshake."""

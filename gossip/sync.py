@@ -1,0 +1,330 @@
+"""Anti-entropy: two nodes compare what they know of a scope and exchange what differs (pure).
+
+A round begins with a digest, of everything if that is short, else one hash. Where hashes differ,
+hashes of 64 buckets follow, then the entries of the buckets that differ, then the records. Every
+answer is of a later stage than its question, so no exchange lasts longer than four packets each
+way. What does not fit a few datagrams goes over a stream.
+
+Invariants:
+    records learned here are not disseminated again (a join with 10,000 records makes no storm);
+    one peer gets one stream at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from gossip.config import GossipConfig
+from gossip.digest import (
+    ALL_BUCKETS,
+    BUCKETS,
+    HASH_BYTES,
+    Lead,
+    Summary,
+    compare,
+    is_live,
+)
+from gossip.directory import Directory
+from gossip.member import MemberTable
+from gossip.message import encode
+from gossip.outbox import Outbox
+from gossip.stats import Counters
+from gossip.timers import Timers
+from gossip.wire import (
+    NODES,
+    Address,
+    Delta,
+    Digest,
+    DigestEntry,
+    NodeRecord,
+    Stage,
+    Stamp,
+    State,
+)
+
+_ENTRY_BYTES = 64
+"""Rough size of an encoded digest entry."""
+_FEW_ENTRIES = 6
+"""Up to so many entries are sent at once instead of their hash."""
+_DATAGRAMS_MAX = 8
+"""An answer longer than this many datagrams goes over a stream."""
+_FRAME_BYTES = 1 << 20
+"""Messages are put together in frames of about this size."""
+_PUSH_BYTES_MAX = 20 << 20
+_STREAM_PAUSE_S = 15.0
+"""A peer gets no other stream so long, unless the first is done; nor after one failed."""
+_DEAD_ROUND = 10
+"""Every so many rounds, one goes to a dead member or to a bootstrap address not yet known."""
+
+
+@dataclass(slots=True)
+class _Schedule:
+    interval_s: float
+    timer: int
+    next_at: float
+    rounds: int = 0
+
+
+class Syncer:
+    """One node's part in anti-entropy."""
+
+    def __init__(
+        self,
+        *,
+        config: GossipConfig,
+        rng: Random,
+        timers: Timers,
+        members: MemberTable,
+        directory: Directory,
+        summary: Summary,
+        outbox: Outbox,
+        counters: Counters,
+    ) -> None:
+        self.bootstrap: tuple[Address, ...] = ()
+        self._config = config
+        self._rng = rng
+        self._timers = timers
+        self._members = members
+        self._directory = directory
+        self._summary = summary
+        self._outbox = outbox
+        self._counters = counters
+        self._schedules: dict[str, _Schedule] = {}
+        self._asked: dict[str, list[str]] = {}
+        self._streaming: dict[str, float] = {}
+        self._no_stream: dict[str, float] = {}
+        self._pulled: dict[Address, float] = {}
+
+    def start(self, scope: str, *, now: float) -> None:
+        """Begin rounds in a scope, the first ones soon and with different peers."""
+        self._schedules[scope] = _Schedule(self._config.sync_interval_s, 0, now)
+        self._arm(scope, now=now)
+        self.ask_many(scope, now=now)
+
+    def ask_many(self, scope: str, *, now: float) -> None:
+        """Add a few rounds soon: there is much to learn."""
+        for pause in (0.0, *self._config.sync_extra_s):
+            self._timers.at(now + pause, partial(self._extra_round, scope))
+
+    def stop(self, scope: str) -> None:
+        """End rounds in a scope."""
+        schedule = self._schedules.pop(scope, None)
+        if schedule is not None:
+            self._timers.cancel(schedule.timer)
+        self._asked.pop(scope, None)
+        self._summary.forget(scope)
+
+    def hurry(self, scope: str, *, now: float) -> None:
+        """Take note that something changed in a scope: rounds come at their shortest interval."""
+        schedule = self._schedules.get(scope)
+        if schedule is None:
+            return
+        schedule.interval_s = self._config.sync_interval_s
+        if schedule.next_at > now + 1.2 * schedule.interval_s:
+            self._arm(scope, now=now)
+
+    def contact(self, address: Address, me: NodeRecord) -> None:
+        """Begin an exchange of members with whoever listens at `address`."""
+        self._outbox.send(address, me, self._opening(NODES))
+
+    def pull(self, address: Address, me: NodeRecord, *, now: float) -> None:
+        """As `contact`, at most once a second for one address."""
+        if now >= self._pulled.get(address, -1.0) + 1.0:
+            self._pulled = {a: at for a, at in self._pulled.items() if at > now - 1.0}
+            self._pulled[address] = now
+            self.contact(address, me)
+
+    def try_lost(self, me: NodeRecord) -> bool:
+        """Contact a dead member, or a bootstrap address where nobody known lives; tell whether
+        there is one.
+        """
+        members = self._members.all()
+        known = {me.address, *(m.record.address for m in members if m.is_live)}
+        dead = [m.record.address for m in members if m.state is State.DEAD]
+        lost = [address for address in (*dead, *self.bootstrap) if address not in known]
+        if lost:
+            self.contact(self._rng.choice(lost), me)
+        return bool(lost)
+
+    def stream_done(self, node_id: str, *, is_sent: bool, now: float) -> None:
+        """Take note of what became of a stream."""
+        self._streaming.pop(node_id, None)
+        if not is_sent:
+            self._counters.streams_failed += 1
+            self._no_stream = {n: at for n, at in self._no_stream.items() if at > now}
+            self._no_stream[node_id] = now + _STREAM_PAUSE_S
+
+    def take_digest(
+        self, digest: Digest, source: Address, sender: str | None, *, now: float
+    ) -> None:
+        """Answer a digest."""
+        if not self._directory.is_attached(digest.scope):
+            return
+        if digest.stage is Stage.EQUAL:
+            self._counters.syncs_equal += 1
+            self._back_off(digest.scope)
+        elif digest.hashes:
+            answer = self._compare_hashes(digest)
+            self._outbox.send(source, answer, node_id=sender)
+        else:
+            answers, deltas = self._compare_entries(digest)
+            self._outbox.send(source, *answers, node_id=sender)
+            if deltas:
+                self._send_deltas(deltas, source, sender, now=now)
+
+    def _arm(self, scope: str, *, now: float) -> None:
+        schedule = self._schedules[scope]
+        self._timers.cancel(schedule.timer)
+        schedule.next_at = now + schedule.interval_s * self._rng.uniform(0.8, 1.2)
+        schedule.timer = self._timers.at(schedule.next_at, partial(self._round, scope))
+
+    def _back_off(self, scope: str) -> None:
+        schedule = self._schedules.get(scope)
+        if schedule is not None:
+            longest = self._config.sync_interval_max_s
+            schedule.interval_s = min(2 * schedule.interval_s, longest)
+
+    def _round(self, scope: str, now: float) -> None:
+        schedule = self._schedules[scope]
+        schedule.rounds += 1
+        self._arm(scope, now=now)
+        peers = self._directory.peers(scope)
+        if peers:
+            self._ask(scope, self._rng.choice(peers))
+
+    def _extra_round(self, scope: str, _now: float) -> None:
+        if scope not in self._schedules:
+            return
+        asked = self._asked.get(scope, [])
+        peers = [node_id for node_id in self._directory.peers(scope) if node_id not in asked]
+        if peers:
+            peer = self._rng.choice(peers)
+            self._asked[scope] = [*asked, peer][-len(self._config.sync_extra_s) :]
+            self._ask(scope, peer)
+
+    def _ask(self, scope: str, node_id: str) -> None:
+        member = self._members.get(node_id)
+        assert member is not None
+        self._counters.syncs += 1
+        self._outbox.send(member.record.address, self._opening(scope), node_id=node_id)
+
+    def _opening(self, scope: str) -> Digest:
+        entries = self._summary.entries(scope)
+        if len(entries) <= _FEW_ENTRIES:
+            return Digest(scope, Stage.COMPARE, ALL_BUCKETS, b"", entries)
+        return Digest(scope, Stage.COMPARE, 0, self._summary.total(scope))
+
+    def _compare_hashes(self, digest: Digest) -> Digest:
+        scope = digest.scope
+        if len(digest.hashes) == HASH_BYTES:
+            if digest.hashes == self._summary.total(scope):
+                return Digest(scope, Stage.EQUAL)
+            entries = self._summary.entries(scope)
+            if len(entries) * _ENTRY_BYTES <= self._outbox.room:
+                return Digest(scope, Stage.COMPARE, ALL_BUCKETS, b"", entries)
+            hashes = (bucket.to_bytes(HASH_BYTES, "big") for bucket in self._summary.hashes(scope))
+            return Digest(scope, Stage.COMPARE, 0, b"".join(hashes))
+        mine = self._summary.hashes(scope)
+        data = digest.hashes.ljust(BUCKETS * HASH_BYTES, b"\0")
+        theirs = [
+            int.from_bytes(data[at * HASH_BYTES : (at + 1) * HASH_BYTES], "big")
+            for at in range(BUCKETS)
+        ]
+        return self._some_entries(scope, [n for n in range(BUCKETS) if mine[n] != theirs[n]])
+
+    def _some_entries(self, scope: str, buckets: list[int]) -> Digest:
+        """Return the entries of `buckets`, as many as fit; a later round brings the rest."""
+        if not buckets:
+            return Digest(scope, Stage.EQUAL)
+        self._rng.shuffle(buckets)
+        mask = 0
+        entries: tuple[DigestEntry, ...] = ()
+        for bucket in buckets:
+            more = self._summary.entries(scope, 1 << bucket)
+            if mask and (len(entries) + len(more)) * _ENTRY_BYTES > self._outbox.room:
+                break
+            mask, entries = mask | 1 << bucket, entries + more
+        return Digest(scope, Stage.COMPARE, mask, b"", entries)
+
+    def _compare_entries(self, digest: Digest) -> tuple[list[Digest], list[Delta]]:
+        """Return the digests and deltas that answer."""
+        scope = digest.scope
+        theirs = {entry.owner: entry for entry in digest.entries}
+        deltas: list[Delta] = []
+        pull: list[DigestEntry] = []
+        mine = {entry.owner: entry for entry in self._summary.entries(scope, digest.mask)}
+        for owner in theirs:
+            entry = self._summary.entry(scope, owner)
+            if entry is not None:
+                mine[owner] = entry
+        for owner, entry in mine.items():
+            other = theirs.get(owner)
+            lead = Lead.MINE if other is None else compare(scope, entry, other)
+            if Lead.MINE in lead and self._is_told(scope, entry, other):
+                deltas += self._summary.deltas(scope, entry, other, room=self._outbox.room)
+            if Lead.THEIRS in lead:
+                pull.append(entry)
+        for owner, other in theirs.items():
+            if owner not in mine and (scope != NODES or is_live(other)):
+                pull.append(DigestEntry(owner, Stamp(0, 0), 0, 0))
+        if digest.stage is Stage.PULL:
+            return [], deltas
+        if pull or deltas:
+            return list(self._pulls(scope, pull)), deltas
+        return [Digest(scope, Stage.EQUAL)], []
+
+    def _is_told(self, scope: str, mine: DigestEntry, other: DigestEntry | None) -> bool:
+        """Tell whether a peer is to hear of an owner: not of the dead it does not know."""
+        if scope == NODES and other is not None:
+            return True
+        return self._summary.counts(scope, mine)
+
+    def _pulls(self, scope: str, pull: list[DigestEntry]) -> Iterable[Digest]:
+        most = self._outbox.room // _ENTRY_BYTES
+        for at in range(0, min(len(pull), most * _DATAGRAMS_MAX), most):
+            yield Digest(scope, Stage.PULL, 0, b"", tuple(pull[at : at + most]))
+
+    def _send_deltas(
+        self, deltas: list[Delta], source: Address, sender: str | None, *, now: float
+    ) -> None:
+        messages = [encode(delta) for delta in deltas]
+        room = self._outbox.room
+        fits = sum(map(len, messages)) <= room * _DATAGRAMS_MAX
+        if fits and all(len(data) <= room for data in messages):
+            self._outbox.send_encoded(source, messages, node_id=sender)
+            return
+        member = None if sender is None else self._members.get(sender)
+        if member is not None and now >= self._no_stream.get(member.node_id, now):
+            if now >= self._streaming.get(member.node_id, now):
+                self._streaming[member.node_id] = now + _STREAM_PAUSE_S
+                self._counters.streams_out += 1
+                frames = _frames(messages)
+                self._outbox.push(member.node_id, member.record.address, frames)
+            return
+        small = [data for data in messages if len(data) <= room]
+        total = 0
+        for count, data in enumerate(small):
+            total += len(data)
+            if total > room * _DATAGRAMS_MAX:
+                small = small[:count]
+                break
+        self._outbox.send_encoded(source, small, node_id=sender)
+
+
+def _frames(messages: list[bytes]) -> Iterable[list[bytes]]:
+    frame: list[bytes] = []
+    size = total = 0
+    for data in messages:
+        if frame and size + len(data) > _FRAME_BYTES:
+            yield frame
+            frame, size = [], 0
+        total += len(data)
+        if total > _PUSH_BYTES_MAX:
+            break
+        frame.append(data)
+        size += len(data)
+    if frame:
+        yield frame
