@@ -9,6 +9,7 @@ Invariant: at most `LAUNCHES_MAX` starts are under way, so a write to the zygote
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -65,7 +66,6 @@ class Launcher:
             self._control.close()
             self._control = None
             await wait_for_end(os.pidfd_open(self._pid))
-            self._reap()
 
     def _request_supervisor(self) -> socket.socket:
         """Return the daemon's end of a socket pair whose other end a new supervisor has."""
@@ -98,22 +98,25 @@ class Launcher:
         if self._control is not None:
             self._control.close()
             self._control = None
-            self._reap()
-
-    def _reap(self) -> None:
-        os.waitpid(self._pid, 0)  # it closed its end: it is dead or about to be
+            os.waitpid(self._pid, 0)  # it closed its end: it is dead or about to be
 
 
 async def wait_for_end(pidfd: int) -> None:
-    """Wait until the process of `pidfd` has ended, and close `pidfd`."""
+    """Wait until the process of `pidfd` has ended, reap it if it is our child, close `pidfd`."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_reader(pidfd, ended.set)
     try:
         await ended.wait()
+        _reap(pidfd)
     finally:
         loop.remove_reader(pidfd)
         os.close(pidfd)
+
+
+def _reap(pidfd: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
 
 
 async def _converse(ours: socket.socket, request: bytes) -> bytes:

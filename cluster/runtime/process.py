@@ -20,7 +20,7 @@ import os
 import shutil
 import signal
 import struct
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from cluster.runtime import prepare, supervisor
@@ -115,9 +115,7 @@ class ProcessRuntime:
         """See `Runtime.remove`."""
         await self.stop(task_id, signal="SIGKILL", grace_s=KILL_TIMEOUT_S)
         self._cgroups.remove(task_id)
-        directory = self._task_directory(task_id)
-        if directory.exists():
-            shutil.rmtree(directory, onerror=_open_up)
+        await _delete_tree(self._task_directory(task_id))
 
     async def adopt(self) -> Sequence[str]:
         """See `Runtime.adopt`."""
@@ -236,10 +234,20 @@ def _supervisor_pid(directory: Path) -> int:
         os.close(file)
 
 
-def _open_up(remove: Callable[[str], object], path: str, _: object) -> None:
-    """Try once more to remove what its mode protects: an overlay's work directory has mode 0."""
-    Path(path).chmod(0o700)
-    if remove is os.unlink:
-        remove(path)
-    else:
-        shutil.rmtree(path)
+async def _delete_tree(directory: Path) -> None:
+    """Delete `directory` and all in it, giving way now and then: a task's layer can be large."""
+    work = directory / _LAYER / "work" / "work"
+    if work.exists():
+        work.chmod(0o700)  # the overlay made it with mode 0
+    for path, _, files in os.walk(directory, topdown=False):
+        _delete_directory(Path(path), files)
+        await asyncio.sleep(0)
+
+
+def _delete_directory(path: Path, files: Sequence[str]) -> None:
+    """Delete a directory that holds nothing but `files` and links."""
+    for name in files:
+        (path / name).unlink()
+    for link in path.iterdir():
+        link.unlink()  # to a directory, which is why it was not among the files
+    path.rmdir()

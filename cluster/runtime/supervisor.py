@@ -14,7 +14,7 @@ Invariants:
     - `EXIT` appears atomically, after the last output was written.
 """
 
-# ruff: noqa: PTH104, PTH108, PTH120, PTH123
+# ruff: noqa: PTH104, PTH108, PTH119, PTH120, PTH123
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ def supervise(launch: Launch, daemon: socket.socket) -> int:
 
     `daemon` gets one answer, when the command runs or could not be started.
     """
-    syscalls.set_undumpable()
     directory = launch.directory
+    syscalls.set_name(f"hw-{os.path.basename(directory)}")
+    syscalls.set_undumpable()
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     alive = os.open(f"{directory}/{ALIVE}", flags, 0o600)
     try:

@@ -30,6 +30,7 @@ MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
 
 _PR_SET_DUMPABLE = 4
+_PR_SET_NAME = 15
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
@@ -69,6 +70,11 @@ def unmount(target: str, flags: int = 0) -> None:
 def pivot_root(new: str, old: str) -> None:
     """Make `new` the root file system and put the old one on `old`."""
     _check(_libc.pivot_root(os.fsencode(new), os.fsencode(old)), new)
+
+
+def set_name(name: str) -> None:
+    """Show `name`, at most 15 bytes of it, as this process's name."""
+    _check(_libc.prctl(ctypes.c_int(_PR_SET_NAME), os.fsencode(name)), "prctl")
 
 
 def set_undumpable() -> None:
