@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
-from cluster.control.liveness import Sighting
-
-from cluster.control import liveness, loops
-from cluster.model.ids import NodeId
+from cluster.control import batch, liveness
+from cluster.control.liveness import Evidence
 from cluster.reconcile import reconcile
 from cluster.state.changes import Change
 from cluster.state.snapshot import Snapshot
@@ -31,21 +29,29 @@ class Leader:
         *,
         replica: Replica,
         proposer: Proposer,
-        sightings: Callable[[], Mapping[NodeId, Sighting]],
-        dead: Callable[[], Collection[NodeId]],
+        evidence: Callable[[float], Evidence],
         clock: Callable[[], float],
         rng: Random,
     ) -> None:
+        """Get ready.
+
+        evidence: when this leader began (unix seconds) -> what is known of the nodes' lives.
+        clock: unix time, seconds.
+        """
         self._replica = replica
         self._proposer = proposer
-        self._sightings = sightings
-        self._dead = dead
+        self._evidence = evidence
         self._clock = clock
         self._rng = rng
 
     async def run(self) -> None:
-        """Lead until cancelled."""
+        """Lead until cancelled. The replica must have all that was committed before."""
+        started_at = self._clock()
         logger.info("leading: index=%d", self._replica.snapshot().index)
+
+        def decide_liveness(snapshot: Snapshot) -> Sequence[Change]:
+            return liveness.decide(snapshot, self._evidence(started_at), self._clock())
+
         with self._replica.watch() as tasks_changed, self._replica.watch() as nodes_changed:
             async with asyncio.TaskGroup() as group:
                 group.create_task(
@@ -53,9 +59,9 @@ class Leader:
                         "tasks",
                         tasks_changed,
                         self._replica.snapshot,
-                        self._decide_tasks,
+                        lambda snapshot: batch.decide_all(snapshot, self._clock(), self._rng),
                         self._proposer.propose,
-                        next_look_s=self._next_look_s,
+                        next_look_s=lambda snapshot: batch.next_wakeup(snapshot, self._clock()),
                     )
                 )
                 group.create_task(
@@ -63,28 +69,8 @@ class Leader:
                         "liveness",
                         nodes_changed,
                         self._replica.snapshot,
-                        self._liveness(started_at=self._clock()),
+                        decide_liveness,
                         self._proposer.propose,
                         next_look_s=lambda _: LIVENESS_PERIOD_S,
                     )
                 )
-
-    def _decide_tasks(self, snapshot: Snapshot) -> Sequence[Change]:
-        return loops.decide_all(snapshot, self._clock(), self._rng)
-
-    def _next_look_s(self, snapshot: Snapshot) -> float | None:
-        now = self._clock()
-        at = loops.next_wakeup(snapshot, now)
-        return None if at is None else max(0.01, at - now)
-
-    def _liveness(self, *, started_at: float) -> Callable[[Snapshot], Sequence[Change]]:
-        def decide(snapshot: Snapshot) -> Sequence[Change]:
-            return liveness.decide(
-                snapshot,
-                self._sightings(),
-                self._dead(),
-                self._clock(),
-                started_at=started_at,
-            )
-
-        return decide

@@ -61,16 +61,17 @@ def save(data_root: Path, record: MembershipRecord) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    _sync_directory(data_root)
+    sync_directory(data_root)
 
 
 def forget(data_root: Path) -> None:
     """Forget the membership."""
     (data_root / FILE_NAME).unlink(missing_ok=True)
-    _sync_directory(data_root)
+    sync_directory(data_root)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
