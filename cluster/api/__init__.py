@@ -1,6 +1,6 @@
 """The Docker Engine API subset, for Docker's own clients and ours.
 
-Driven by the node: `server.make_app(backend)`, `server.serve(app, socket)`. A handler reads the
+Driven by the node: `server.serve(backend, socket)`. A handler reads the
 request (untrusted), asks for a fresh snapshot, checks the wish against it, proposes changes. All
 validation happens here, once; what is behind trusts the types.
 
@@ -9,13 +9,17 @@ Modules:
     backend: what the API needs of its node
     docker_json: Docker's JSON <-> the model's values
     errors: errors -> HTTP status and Docker's words
+    event_diff: what happened between two snapshots
+    events: `/events`
     exchange: one request and its answer
     filters: the `filters` query parameter
+    logs: what tasks wrote
     lookup: finding an object by id, name or prefix
     networks: overlay networks
     nodes: members of the cluster
     server: routes, versions, headers
     services: what users ask to run
+    streaming: answers that go on
     swarm: making, joining, leaving and changing the cluster
     system: `_ping`, `version`, `info`
     tasks: attempts at running replicas

@@ -17,6 +17,7 @@ from cluster.api.exchange import (
 )
 from cluster.api.filters import Filters, read_filters_untrusted
 from cluster.api.lookup import find_network
+from cluster.control.admission import validate_network
 from cluster.model.errors import (
     Conflict,
     FailedPrecondition,
@@ -144,6 +145,7 @@ def _check_network(spec: NetworkSpec, snapshot: Snapshot) -> None:
                 f"rpc error: code = AlreadyExists desc = ingress network ({other.id}) is already "
                 "present"
             )
+    validate_network(spec, snapshot)
 
 
 def _is_used(network: Network, snapshot: Snapshot) -> bool:

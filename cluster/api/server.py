@@ -1,17 +1,17 @@
 """The API server: routes, versions, headers and errors.
 
-Driven by the node: `make_app(backend)` returns the application, `serve` runs it on a unix socket
-until cancelled. Invariant: whatever a client sends, it gets one answer, and errors are JSON.
+Driven by the node: `serve(backend, path)` answers on a unix socket while its context lasts.
+Invariant: whatever a client sends, it gets one answer, and errors are JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from aiohttp import web
@@ -20,7 +20,9 @@ from aiohttp.typedefs import Handler
 from cluster.api.absent import Absent
 from cluster.api.backend import Backend
 from cluster.api.errors import PAGE_NOT_FOUND, message_of, status_of
+from cluster.api.events import Events
 from cluster.api.exchange import BODY_BYTES_MAX, Route, refusal
+from cluster.api.logs import Logs
 from cluster.api.networks import Networks
 from cluster.api.nodes import Nodes
 from cluster.api.services import Services
@@ -33,51 +35,74 @@ logger = logging.getLogger(__name__)
 
 SOCKET_MODE = 0o660
 """Like Docker's: the owner and the socket's group."""
+BACKLOG = 128
 SHUTDOWN_TIMEOUT_S = 2.0
 """How long open requests may go on when the server stops."""
 
 
-def make_app(backend: Backend) -> web.Application:
-    """Return the API of one node."""
+def make_app(backend: Backend, events: Events) -> web.Application:
+    """Return the API of one node; the caller runs `events`."""
     app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[_guard])
     app.on_response_prepare.append(_add_headers(backend.facts().version))
-    for route in _routes(backend):
+    for route in _routes(backend, events):
         # aiohttp adds HEAD to GET; Docker's clients ask HEAD only of _ping, which has its own.
         app.router.add_route(route.method, route.path, route.handler)
         app.router.add_route(route.method, r"/v{version:\d+\.\d+}" + route.path, route.handler)
     return app
 
 
-def _routes(backend: Backend) -> list[Route]:
+def _routes(backend: Backend, events: Events) -> list[Route]:
     parts = (
         System(backend), Swarm(backend), Nodes(backend), Networks(backend), Services(backend),
-        Tasks(backend), Absent(backend),
+        Tasks(backend), Logs(backend), events, Absent(backend),
     )  # fmt: skip
     return [route for part in parts for route in part.routes()]
 
 
 @asynccontextmanager
-async def serve(app: web.Application, socket_path: Path) -> AsyncGenerator[None]:
+async def serve(
+    backend: Backend, socket_path: Path, *, group: int | None = None
+) -> AsyncGenerator[None]:
     """Serve on a unix socket while the context lasts.
 
-    An old socket file is replaced, unless somebody still answers there.
+    An old socket file is replaced, unless somebody still answers there. `group`: numeric id of the
+    group that may use the API beside the owner.
 
     Raises:
         OSError: the socket cannot be made, or another daemon has it.
     """
     await _clear(socket_path)
+    events = Events(backend)
+    app = make_app(backend, events)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     await runner.setup()
     try:
-        site = web.UnixSite(runner, str(socket_path))
-        await site.start()
-        os.chmod(socket_path, SOCKET_MODE)  # noqa: PTH101
-        logger.info("API listens socket=%s", socket_path)
-        yield
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(events.run())
+            with _listening_socket(socket_path, group) as listener:
+                await web.SockSite(runner, listener).start()
+                logger.info("API listens socket=%s", socket_path)
+                yield
+            watching.cancel()
     finally:
         await runner.cleanup()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(socket_path)  # noqa: PTH108
+
+
+@contextmanager
+def _listening_socket(path: Path, group: int | None) -> Generator[socket.socket]:
+    """Lend a unix socket that nobody could connect to before its mode was right."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+        if group is not None:
+            os.chown(path, -1, group)
+        path.chmod(SOCKET_MODE)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+        yield listener
+    finally:
+        listener.close()
+        path.unlink(missing_ok=True)
 
 
 async def _clear(socket_path: Path) -> None:

@@ -20,13 +20,19 @@ from cluster.api.exchange import (
 )
 from cluster.api.filters import Filters, read_filters_untrusted
 from cluster.api.lookup import find_network, find_service
+from cluster.control.admission import check_ports
 from cluster.control.constraints import parse_constraints
-from cluster.model.errors import Conflict, FailedPrecondition, Invalid, OutOfSequence, Unimplemented
+from cluster.model.errors import (
+    Conflict,
+    FailedPrecondition,
+    Invalid,
+    OutOfSequence,
+    Unimplemented,
+)
 from cluster.model.ids import ServiceId, new_id
 from cluster.model.meta import Meta
 from cluster.model.service import Service, ServiceSpec
 from cluster.state.changes import ABSENT, DeleteService, PutService
-from cluster.state.ports import clashing_port
 from cluster.state.snapshot import Snapshot
 
 _FILTERS = frozenset({"id", "label", "mode", "name", "runtime"})
@@ -151,13 +157,10 @@ def _check(spec: ServiceSpec, service_id: ServiceId, snapshot: Snapshot) -> None
                 "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
                 f"service {spec.name} already exists"
             )
-    clash = clashing_port(snapshot, service_id, spec.ports)
-    if clash is not None:
-        port, holder = clash
-        raise Invalid(
-            f"rpc error: code = InvalidArgument desc = port '{port.published_port}' is already in "
-            f"use by service '{holder.spec.name}' ({holder.id}) as an ingress port"
-        )
+    try:
+        check_ports(spec, snapshot, service_id)
+    except FailedPrecondition as error:
+        raise Invalid(f"rpc error: code = InvalidArgument desc = {error}") from None
 
 
 def _check_unchangeable(old: ServiceSpec, new: ServiceSpec) -> None:
