@@ -131,8 +131,8 @@ def _detect_by_controller(mount_point: Path, own_groups: Path) -> Cgroups | None
         for controller in set(CONTROLLERS) & set(controllers.split(",")):
             # In a container, the path is relative to a root that may not be the mounted one.
             bases = [mount_point / controller / own.strip("/"), mount_point / controller]
-            base = next(base for base in bases if (base / "cgroup.procs").exists())
-            parent = base / PARENT
-            parent.mkdir(exist_ok=True)
-            parents.append(parent)
+            for base in [base for base in bases if (base / "cgroup.procs").exists()][:1]:
+                parent = base / PARENT
+                parent.mkdir(exist_ok=True)
+                parents.append(parent)
     return Cgroups(1, tuple(sorted(parents))) if parents else None
