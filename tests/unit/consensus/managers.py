@@ -1,0 +1,142 @@
+"""Whole managers over loopback TLS, for tests: `async with running(...)`."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster.consensus.config import RaftConfig
+from cluster.consensus.files import Directory
+from cluster.consensus.founding import Bootstrap, Founding, Join
+from cluster.consensus.members import Address
+from cluster.consensus.node import RaftNode
+from tests.unit.consensus.certificates import CLUSTER, Authority, client_context, server_context
+
+KEY = bytes(range(32))
+FAST = RaftConfig(election_timeout_s_min=0.1, election_timeout_s_max=0.25, heartbeat_s=0.03)
+
+
+@dataclass(slots=True)
+class Register:
+    """A state machine that appends commands, to see each exactly once; `boom` raises."""
+
+    applied: list[bytes] = field(default_factory=list[bytes])
+
+    def apply(self, index: int, command: bytes) -> bytes:
+        """Append, and answer how many there are."""
+        if command == b"boom":
+            raise RuntimeError(f"poison at {index}")
+        self.applied.append(command)
+        return str(len(self.applied)).encode()
+
+    def dump(self) -> bytes:
+        """Return all, newline-separated."""
+        return b"\n".join(self.applied)
+
+    def restore(self, data: bytes) -> None:
+        """Become `dump`'s."""
+        self.applied = data.split(b"\n") if data else []
+
+
+@dataclass(slots=True)
+class Manager:
+    """One running manager."""
+
+    node: RaftNode
+    machine: Register
+    address: Address
+    task: asyncio.Task[None]
+    server: asyncio.Server
+
+
+class Cluster:
+    """Makes managers; each has a directory and a certificate."""
+
+    def __init__(self, path: Path, *, config: RaftConfig = FAST) -> None:
+        self.path = path
+        self.config = config
+        self.authority = Authority(path)
+        self.certificates: dict[str, Path] = {}
+        self.running: dict[str, Manager] = {}
+        self.addresses: dict[str, Address] = {}
+
+    async def start(
+        self,
+        group: asyncio.TaskGroup,
+        node_id: str,
+        founding: Founding | None,
+        *,
+        directory: Path | Directory | None = None,
+        port: int = 0,
+    ) -> Manager:
+        """Start a manager."""
+        certificate = self.certificates.setdefault(node_id, self.authority.issue(node_id))
+        factory: list[Callable[[], asyncio.Protocol]] = []
+        server = await asyncio.get_running_loop().create_server(
+            lambda: factory[0](),
+            "127.0.0.1",
+            port,
+            ssl=server_context(self.authority, certificate),
+        )
+        address: Address = ("127.0.0.1", server.sockets[0].getsockname()[1])
+        context: ssl.SSLContext = client_context(self.authority, certificate)
+        machine = Register()
+        node = RaftNode(
+            node_id=node_id,
+            cluster_id=CLUSTER,
+            directory=directory or self.path / node_id,
+            address=address,
+            machine=machine,
+            client_context=lambda: context,
+            data_key=KEY,
+            founding=founding,
+            config=self.config,
+        )
+        factory.append(node.protocol_factory)
+        manager = Manager(node, machine, address, group.create_task(node.run()), server)
+        self.running[node_id] = manager
+        self.addresses[node_id] = address
+        return manager
+
+    async def stop(self, node_id: str) -> None:
+        """End a manager without warning."""
+        manager = self.running.pop(node_id)
+        manager.task.cancel()
+        manager.server.close()
+        await asyncio.wait([manager.task])
+
+    async def grow(self, group: asyncio.TaskGroup, size: int) -> list[Manager]:
+        """Start `n0` to `n<size - 1>` as one cluster."""
+        first = await self.start(group, "n0", Bootstrap())
+        for number in range(1, size):
+            joiner = await self.start(group, f"n{number}", Join(dict(self.addresses)))
+            await first.node.add_member(f"n{number}", joiner.address)
+        return list(self.running.values())
+
+    def leader(self) -> Manager:
+        """Return the manager that leads."""
+        return next(m for m in self.running.values() if m.node.is_leader)
+
+
+@asynccontextmanager
+async def running(
+    path: Path, size: int, *, config: RaftConfig = FAST
+) -> AsyncGenerator[tuple[Cluster, asyncio.TaskGroup]]:
+    """Run a cluster of `size` managers; stop all of it at the end."""
+    cluster = Cluster(path, config=config)
+    async with asyncio.TaskGroup() as group:
+        await cluster.grow(group, size)
+        yield cluster, group
+        for node_id in list(cluster.running):
+            await cluster.stop(node_id)
+
+
+async def until(condition: Callable[[], bool], *, timeout_s: float = 5.0) -> None:
+    """Return when `condition` holds."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)
