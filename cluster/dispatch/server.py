@@ -1,0 +1,408 @@
+"""The managers' side of sessions, on any manager, leading or not.
+
+Every session is told what the local snapshot says: the cluster's facts and the node's assignment,
+first whole, then differences, each with the Raft index it was taken at. A node that has already
+seen a later index than this manager is sent away: its assignment must not go back in time.
+
+Driven by `run` (watches the replica, proposes statuses) and by `serve`, once per connection.
+
+Invariants: a node has at most one session here, the newest; a session outlives neither its node's
+membership nor its certificate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import assert_never, cast
+
+from cluster.ca.certificates import PeerIdentity
+from cluster.control.liveness import Sighting
+from cluster.dispatch.admission import described
+from cluster.dispatch.channel import Channel, ChannelClosed, CloseCode
+from cluster.dispatch.logs import LogBroker, NodeLogs
+from cluster.dispatch.messages import (
+    AssignmentDiff,
+    FullAssignment,
+    Heartbeat,
+    HeartbeatAck,
+    Hello,
+    LogData,
+    LogEnd,
+    MalformedMessage,
+    ManagerMessage,
+    NodeMessage,
+    StatusAck,
+    StatusBatch,
+    Welcome,
+    decode_from_node_untrusted,
+    encode,
+)
+from cluster.dispatch.requests import SightingReport
+from cluster.dispatch.session import (
+    HEARTBEATS_MISSED_MAX,
+    View,
+    assignment_of,
+    diff_pages,
+    difference,
+    full_pages,
+    is_same_for,
+    view_of,
+)
+from cluster.dispatch.sightings import REPORT_AFTER_S, Sightings
+from cluster.dispatch.statuses import RETRY_S, Propose, StatusBatcher, StatusStats
+from cluster.model.assignment import Assignment, ClusterInfo
+from cluster.model.errors import ClusterError
+from cluster.model.ids import NodeId, new_id
+from cluster.store.replica import Replica
+
+logger = logging.getLogger(__name__)
+
+HELLO_S = 5.0
+"""How long a node may take to say hello."""
+CATCH_UP_S = 2.0
+"""How long a session waits for this manager to have seen what its node has seen."""
+CHANGES_S = 0.1
+"""Least time between two differences of one assignment (swarmkit manager/dispatcher)."""
+SESSIONS_MAX = 10_000
+
+Forward = Callable[[SightingReport], Awaitable[None]]
+"""Brings a report to the leader; does nothing on the leader itself."""
+
+
+class SessionEnded(Exception):
+    """This manager ends the session."""
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStats:
+    """Counters since start, and the sessions now."""
+
+    sessions: int
+    begun: int
+    malformed: int
+    silent: int
+    assignments_sent: int
+    statuses: StatusStats
+
+
+@dataclass(eq=False, slots=True)
+class _Session:
+    identity: PeerIdentity
+    channel: Channel
+    hello: Hello
+    id: str
+    logs: NodeLogs
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    told_info: ClusterInfo | None = None
+    told: Assignment | None = None
+    sequence: int = 0
+    """Of what it was told last."""
+    compared: View | None = None
+    """The latest view that differs in nothing from what it was told."""
+    status_batch: asyncio.Task[None] | None = None
+
+    @property
+    def node(self) -> NodeId:
+        return self.identity.node
+
+    async def send(self, message: ManagerMessage) -> None:
+        await self.channel.send(encode(message))
+
+
+class SessionServer:
+    """One manager's sessions."""
+
+    def __init__(
+        self,
+        *,
+        replica: Replica,
+        propose: Propose,
+        forward: Forward,
+        clock: Callable[[], float],
+        rng: Random,
+    ) -> None:
+        """clock: unix time, seconds."""
+        self.logs = LogBroker()
+        self._replica = replica
+        self._propose = propose
+        self._forward = forward
+        self._clock = clock
+        self._rng = rng
+        self._loop = asyncio.get_running_loop()
+        self._view = view_of(replica.snapshot())
+        self._sessions: dict[NodeId, _Session] = {}
+        self._sightings = Sightings()
+        self._sighted = asyncio.Event()
+        self._statuses = StatusBatcher(propose)
+        self._begun = self._malformed = self._silent = self._sent = 0
+
+    async def run(self) -> None:
+        """Keep all sessions up to date until cancelled; then end them."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch())
+                group.create_task(self._statuses.run())
+                group.create_task(self._report())
+                group.create_task(self.logs.run())
+        finally:
+            await self._end_all()
+
+    async def serve(self, channel: Channel, identity: PeerIdentity, address: str) -> None:
+        """Hold one session until it ends.
+
+        identity: as the handshake has proved it. address: the IP address that the node came from.
+        """
+        try:
+            hello = await self._hello(channel)
+            await self._serve(channel, identity, hello, address)
+        except ChannelClosed as ended:
+            logger.info("session over: node=%s reason=%s", identity.node, ended)
+        except (SessionEnded, MalformedMessage, TimeoutError) as error:
+            await self._end(channel, identity.node, error)
+
+    def receive_sightings(self, manager: NodeId, report: SightingReport) -> None:
+        """Take what another manager sees."""
+        self._sightings.receive(manager, report.sightings, self._loop.time())
+
+    def sightings(self) -> Mapping[NodeId, Sighting]:
+        """Return what all managers that reported see of each node: for the leader."""
+        behind = self._clock() - self._loop.time()
+        seen = self._sightings.joined(self._loop.time(), self._view.snapshot.nodes)
+        return {n: Sighting(n, s.at + behind, s.is_connected) for n, s in seen.items()}
+
+    def has_session(self, node: NodeId) -> bool:
+        """Return whether the node has its session here."""
+        return node in self._sessions
+
+    def stats(self) -> ServerStats:
+        """Return counters."""
+        return ServerStats(
+            sessions=len(self._sessions),
+            begun=self._begun,
+            malformed=self._malformed,
+            silent=self._silent,
+            assignments_sent=self._sent,
+            statuses=self._statuses.stats(),
+        )
+
+    # All sessions.
+
+    async def _watch(self) -> None:
+        with self._replica.watch() as changed:
+            while True:
+                changed.clear()
+                self._view = view_of(self._replica.snapshot(), self._view)
+                for session in self._sessions.values():
+                    session.changed.set()
+                await asyncio.sleep(CHANGES_S)
+                await changed.wait()
+
+    async def _end_all(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for session in self._sessions.values():
+                reason = "this manager is stopping"
+                group.create_task(session.channel.close(CloseCode.GOING_AWAY, reason))
+
+    async def _report(self) -> None:
+        while True:
+            self._sighted.clear()
+            report = SightingReport(self._sightings.report(self._loop.time()))
+            try:
+                await self._forward(report)
+            except ClusterError as error:
+                logger.debug("sightings not reported: error=%s", error)
+            await asyncio.sleep(CHANGES_S)
+            try:
+                async with asyncio.timeout(REPORT_AFTER_S):
+                    await self._sighted.wait()
+            except TimeoutError:
+                pass
+
+    # One session.
+
+    async def _hello(self, channel: Channel) -> Hello:
+        if len(self._sessions) >= SESSIONS_MAX:
+            raise SessionEnded(CloseCode.GOING_AWAY, "this manager has too many sessions")
+        async with asyncio.timeout(HELLO_S):
+            hello = self._decode(await channel.receive())
+        if not isinstance(hello, Hello):
+            raise MalformedMessage("the first message is no hello")
+        return hello
+
+    async def _serve(
+        self, channel: Channel, identity: PeerIdentity, hello: Hello, address: str
+    ) -> None:
+        node = identity.node
+
+        async def send(message: ManagerMessage) -> None:
+            await channel.send(encode(message))
+
+        logs = self.logs.attach(node, send)
+        session = _Session(identity, channel, hello, new_id(self._rng), logs)
+        older = self._sessions.get(node)
+        self._sessions[node] = session
+        if older is not None:
+            older.changed.set()
+        self._begun += 1
+        self._sightings.saw(node, self._loop.time())
+        self._sighted.set()
+        logger.info("session begun: node=%s address=%s", node, address)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._tell(session))
+                group.create_task(self._describe(session, address))
+                group.create_task(self._listen(session, group))
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from errors
+        finally:
+            self.logs.detach(node, logs)
+            if self._sessions.get(node) is session:
+                del self._sessions[node]
+                self._sightings.lost(node, self._loop.time())
+                self._sighted.set()
+
+    async def _tell(self, session: _Session) -> None:
+        """Tell the node all that concerns it, again whenever that changes."""
+        period_s = self._view.info.heartbeat_period_s
+        await session.send(Welcome(session.id, period_s))
+        await self._catch_up(session)
+        while True:
+            session.changed.clear()
+            if self._sessions.get(session.node) is not session:
+                raise SessionEnded(CloseCode.SUPERSEDED, "the node has begun another session")
+            view = self._view
+            if session.node not in view.snapshot.nodes:
+                raise SessionEnded(CloseCode.REFUSED, "the node was removed from the cluster")
+            if view.info is not session.told_info:
+                await session.send(view.info)
+                session.told_info = view.info
+            await self._tell_assignment(session, view)
+            await session.changed.wait()
+
+    async def _tell_assignment(self, session: _Session, view: View) -> None:
+        if session.compared and is_same_for(session.node, view, session.compared):
+            return
+        assignment, sequence = assignment_of(view, session.node), view.snapshot.index
+        session.compared = view
+        pages: Iterator[FullAssignment | AssignmentDiff]
+        if session.told is None:
+            pages = full_pages(sequence, assignment)
+        else:
+            changes = difference(session.told, assignment)
+            if changes is None:
+                return
+            pages = diff_pages(session.sequence, sequence, changes)
+        for page in pages:
+            await session.send(page)
+        self._sent += 1
+        session.told, session.sequence = assignment, sequence
+
+    async def _catch_up(self, session: _Session) -> None:
+        try:
+            async with asyncio.timeout(CATCH_UP_S):
+                while self._view.snapshot.index < session.hello.sequence:
+                    session.changed.clear()
+                    await session.changed.wait()
+        except TimeoutError:
+            raise SessionEnded(
+                CloseCode.BEHIND,
+                f"this manager knows state {self._view.snapshot.index}, "
+                f"the node has already seen {session.hello.sequence}",
+            ) from None
+
+    async def _describe(self, session: _Session, address: str) -> None:
+        """See to it that the replicated state knows what the node says of itself."""
+        while True:
+            node = self._view.snapshot.nodes.get(session.node)
+            change = None if node is None else described(node, session.hello.registration, address)
+            if change is None:
+                return
+            try:
+                await self._propose([change])
+            except ClusterError as error:
+                logger.warning("node not described, will retry: error=%s", error)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    async def _listen(self, session: _Session, group: asyncio.TaskGroup) -> None:
+        while True:
+            grace_s = HEARTBEATS_MISSED_MAX * self._view.info.heartbeat_period_s
+            try:
+                async with asyncio.timeout(grace_s):
+                    data = await session.channel.receive()
+            except TimeoutError:
+                self._silent += 1
+                raise SessionEnded(
+                    CloseCode.SILENT, f"no heartbeat for {grace_s:g} seconds"
+                ) from None
+            if self._clock() > session.identity.not_after:
+                raise SessionEnded(CloseCode.REFUSED, "the node's certificate has expired")
+            if self._sessions.get(session.node) is session:
+                self._sightings.saw(session.node, self._loop.time())
+            await self._receive(session, self._decode(data), group)
+
+    async def _receive(
+        self, session: _Session, message: NodeMessage, group: asyncio.TaskGroup
+    ) -> None:
+        match message:
+            case Heartbeat(number=number):
+                await session.send(HeartbeatAck(number))
+            case StatusBatch():
+                if session.status_batch is not None and not session.status_batch.done():
+                    raise MalformedMessage("a batch of statuses before the last was answered")
+                session.status_batch = group.create_task(self._commit(session, message))
+            case LogData() | LogEnd():
+                session.logs.receive_untrusted(message)
+            case Hello():
+                raise MalformedMessage("a second hello")
+            case _:
+                assert_never(message)
+
+    async def _commit(self, session: _Session, batch: StatusBatch) -> None:
+        await self._statuses.submit(session.node, batch.statuses)
+        await session.send(StatusAck(batch.number))
+
+    def _decode(self, data: bytes) -> NodeMessage:
+        try:
+            return decode_from_node_untrusted(data)
+        except MalformedMessage:
+            self._malformed += 1
+            raise
+
+    async def _end(self, channel: Channel, node: NodeId, error: Exception) -> None:
+        match error:
+            case SessionEnded(code=code):
+                reason = str(error)
+            case MalformedMessage():
+                code, reason = CloseCode.MALFORMED, str(error)
+            case _:
+                code, reason = CloseCode.SILENT, "no hello in time"
+        logger.info("session ended: node=%s code=%s reason=%s", node, code.name, reason)
+        await channel.close(code, reason)
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one error that ended a session; a bug, if there is one, before all others."""
+    leaves = _leaves(errors)
+    expected = (ChannelClosed, SessionEnded, MalformedMessage)
+    bugs = [e for e in leaves if not isinstance(e, expected)]
+    return (bugs or leaves)[0]
+
+
+def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for error in errors.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            leaves.extend(_leaves(cast("BaseExceptionGroup[BaseException]", error)))
+        else:
+            leaves.append(error)
+    return leaves
