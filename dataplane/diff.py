@@ -36,13 +36,14 @@ class MakeBase:
 
 @dataclass(frozen=True, slots=True)
 class RemoveBase:
-    """Remove what `MakeBase` made."""
+    """Remove what `MakeBase` and `SetRules` made."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddPeers:
-    """Make nodes reachable through the ingress tunnel."""
+    """Make nodes reachable through the ingress tunnel, or follow them to another address."""
 
+    base: Base
     peers: tuple[Peer, ...]
 
 
@@ -139,8 +140,7 @@ class SetRules:
 
     before: IngressRules | None
     """None: unknown, replace everything."""
-    after: IngressRules | None
-    """None: no rules at all."""
+    after: IngressRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +207,9 @@ def _base(found: NodeState, wanted: NodeState) -> list[Operation]:
     known = found.peers
     if found.base != wanted.base:
         made.append(MakeBase(wanted.base))
-        known = frozenset()
+        known = frozenset[Peer]()
     if missing := wanted.peers - known:
-        made.append(AddPeers(tuple(sorted(missing, key=_by_index))))
+        made.append(AddPeers(wanted.base, tuple(sorted(missing, key=_by_index))))
     return made
 
 
@@ -223,7 +223,7 @@ def _networks(found: NodeState, wanted: NodeState) -> list[Operation]:
         known = current.remotes
         if network.segment is not None and current.segment != network.segment:
             made.append(SetSegment(name, network.segment))
-            known = frozenset()
+            known = frozenset[RemoteEndpoint]()
         if missing := network.remotes - known:
             made.append(AddRemotes(name, tuple(sorted(missing, key=_by_address))))
     return made
@@ -255,11 +255,11 @@ def _services(found: NodeState, wanted: NodeState) -> list[Operation]:
 
 
 def _rules(found: NodeState, wanted: NodeState) -> list[Operation]:
-    if found.rules == wanted.rules:
+    if wanted.rules is None or found.rules == wanted.rules:
         return []
-    if wanted.rules is None and found.base is None and found.rules is None:
-        return []
-    return [SetRules(found.rules, wanted.rules)]
+    # Making the base anew may have taken the devices that the rules hang on with it.
+    before = found.rules if found.base == wanted.base else None
+    return [SetRules(before, wanted.rules)]
 
 
 def _flows(found: NodeState, wanted: NodeState) -> list[Operation]:
@@ -358,7 +358,7 @@ def _removals(found: NodeState, wanted: NodeState) -> tuple[list[Operation], lis
             (early if is_early else late).append(RemoveNetwork(name))
     if wanted.base is None:
         if found.base is not None:
-            late.append(RemoveBase())
+            late.insert(0, RemoveBase())
     else:
         moved = {peer.index for peer in wanted.peers}
         dropped = tuple(peer for peer in found.peers if peer.index not in moved)

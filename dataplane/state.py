@@ -60,8 +60,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Uplink:
-    """A sandbox's way out of the overlay, on the node's gateway bridge; carries the default
-    route."""
+    """A sandbox's way out of the overlay: on the gateway bridge, with the default route."""
 
     address: IPv4Address
     node_index: int

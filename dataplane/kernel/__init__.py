@@ -1,5 +1,21 @@
 """The kernel driver: namespaces, bridges, VXLAN devices and nftables match the plan.
 
 Modules:
+    channel: a netlink socket
+    conntrack: forgetting tracked connections
+    driver: the driver itself
+    ingress_rules: the node's firewall tables as text
+    inventory: what the kernel lists, as values
+    names: names and numbers by which we know what is ours
+    netlink: netlink messages and attributes
     netns: making, pinning and entering network namespaces
+    networks: operations on networks
+    nft: round-robin balancing as nftables text
+    nftables: running nftables commands
+    node: operations on the node itself
+    observe: the kernel's state, read back
+    perform: operations to the modules that perform them
+    rtnetlink: requests about links, addresses, routes, rules and neighbours
+    sandboxes: operations on sandboxes
+    vip_rules: a sandbox's firewall table as text
 """

@@ -1,0 +1,155 @@
+"""The kernel driver: makes this node's namespaces, devices and rules match a plan.
+
+The node is whatever network namespace the process runs in. `apply` compares what the plan wants
+with what the last application left (after a start or a failure: with what the kernel says) and
+performs the difference in a worker thread, so that the event loop goes on.
+
+Invariants: nothing of the traffic depends on this process being there; only things that carry our
+names are removed; one application runs at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from dataplane.diff import operations
+from dataplane.driver import Driver, DriverError
+from dataplane.kernel import ingress_rules, inventory, names
+from dataplane.kernel import rtnetlink as rt
+from dataplane.kernel.channel import Channel
+from dataplane.kernel.nftables import NftError, find_nft
+from dataplane.kernel.observe import observe
+from dataplane.kernel.perform import Performer
+from dataplane.plan import OVERLAY_MTU, NodePlan
+from dataplane.state import NodeState, wanted_state
+
+_VXLAN_OVERHEAD_BYTES = 50
+_ERRORS_SHOWN_MAX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class KernelStats:
+    """What the driver did since it started."""
+
+    applications: int
+    operations: int
+    """Changes to the kernel, all applications together."""
+    failures: int
+    observations: int
+    """How often the kernel was asked what is there."""
+    last_apply_ms: float
+
+
+class KernelDriver:
+    """Drives the kernel; see `dataplane.driver.Driver`.
+
+    run_directory: where namespaces are pinned (below `netns`); must survive the process, and so
+    must the mount namespace it is in.
+    """
+
+    def __init__(self, run_directory: Path) -> None:
+        self._directory = run_directory / "netns"
+        self._lock = asyncio.Lock()
+        # An application that was cancelled goes on in its thread: the next one waits for it.
+        self._running = threading.Lock()
+        self._performer: Performer | None = None
+        self._state: NodeState | None = None
+        """What the node holds; None: not known."""
+        self._stats = KernelStats(0, 0, 0, 0, 0.0)
+
+    async def apply(self, plan: NodePlan) -> None:
+        """See `Driver.apply`."""
+        async with self._lock:
+            await asyncio.to_thread(self._apply, plan)
+
+    def sandbox_path(self, sandbox_id: str) -> Path:
+        """See `Driver.sandbox_path`."""
+        return names.sandbox_path(self._directory, sandbox_id)
+
+    async def close(self) -> None:
+        """See `Driver.close`."""
+        async with self._lock:
+            self._state = None
+
+    async def distrust(self) -> None:
+        """Let the next application compare with the kernel itself, and repair what others broke."""
+        async with self._lock:
+            self._state = None
+
+    def stats(self) -> KernelStats:
+        """Return what the driver did since it started."""
+        return self._stats
+
+    def _apply(self, plan: NodePlan) -> None:
+        with self._running:
+            started = time.perf_counter()
+            performer = self._prepare()
+            wanted = wanted_state(plan, self._uplink_mtu(plan))
+            found, self._state = self._state, None
+            removed, is_observed = 0, found is None
+            if found is None:
+                found, removed = self._observe(performer, wanted)
+            todo = operations(found, wanted)
+            errors = performer.perform(todo)
+            if not errors:
+                self._state = wanted
+            before = self._stats
+            self._stats = KernelStats(
+                applications=before.applications + 1,
+                operations=before.operations + len(todo) + removed,
+                failures=before.failures + len(errors),
+                observations=before.observations + int(is_observed),
+                last_apply_ms=(time.perf_counter() - started) * 1e3,
+            )
+            if errors:
+                more = len(errors) - _ERRORS_SHOWN_MAX
+                suffix = f"; and {more} more" if more > 0 else ""
+                raise DriverError("; ".join(errors[:_ERRORS_SHOWN_MAX]) + suffix)
+
+    def _prepare(self) -> Performer:
+        if self._performer is None:
+            nft = find_nft()
+            if nft is None:
+                raise DriverError("neither libnftables.so.1 nor the nft command is installed")
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                nft.run(ingress_rules.PROBE, is_check=True)
+            except NftError:
+                has_egress_hook = False
+            else:
+                has_egress_hook = True
+            self._performer = Performer(self._directory, nft, has_egress_hook=has_egress_hook)
+        return self._performer
+
+    def _observe(self, performer: Performer, wanted: NodeState) -> tuple[NodeState, int]:
+        try:
+            return observe(self._directory, wanted, has_egress_hook=performer.has_egress_hook)
+        except OSError as error:
+            raise DriverError(f"cannot read the state of the network: {error}") from error
+
+    def _uplink_mtu(self, plan: NodePlan) -> int:
+        """Return what fits the underlay's device after encapsulation."""
+        if plan.underlay is None:
+            return OVERLAY_MTU
+        base = None if self._state is None else self._state.base
+        if base is not None and base.address == plan.underlay.address:
+            return base.mtu
+        return min(OVERLAY_MTU, _device_mtu(plan.underlay.address) - _VXLAN_OVERHEAD_BYTES)
+
+
+def _device_mtu(address: IPv4Address) -> int:
+    """Return the MTU of the device that has `address`, or Ethernet's."""
+    with Channel() as channel:
+        links = inventory.read_links(channel.dump(rt.list_links()))
+        addresses = inventory.read_addresses(channel.dump(rt.list_addresses()))
+    index = next((held.index for held in addresses if held.address == address), None)
+    mtus = (link.mtu for link in links if link.index == index)
+    return next(mtus, OVERLAY_MTU + _VXLAN_OVERHEAD_BYTES)
+
+
+_: type[Driver] = KernelDriver

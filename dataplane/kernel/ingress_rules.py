@@ -1,0 +1,237 @@
+"""The firewall tables of the node: published ports, and the way back through the entry node (pure).
+
+A client's connection to a published port is sent to a backend's gateway address, here or through
+the ingress VXLAN, with the client's address on it. The backend's node remembers in the connection
+mark which node it came in by (told by the Ethernet source), so that the reply leaves by the same
+tunnel: a routing rule sends marked packets to a next hop that stands for "the entry node", and
+the egress hook of the tunnel writes that node's MAC. Source addresses are only translated where
+the reply would not come back otherwise: a node's own, loopback's, and from a sandbox to one on
+the same gateway bridge.
+
+The original direction of each such connection has a conntrack zone per entry node, since one
+client port may reach the same backend by two of them.
+
+Source: nft(8); architecture, walk ii.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address
+
+from dataplane.addressing import gateway_subnet, ingress_mac
+from dataplane.kernel import nft
+from dataplane.kernel.names import GATEWAY_BRIDGE, INGRESS_DEVICE, MARK, MARK_MASK, TABLE
+from dataplane.plan import Peer, PublishedPort
+from dataplane.state import IngressRules
+
+TABLE_NAME = f"ip {TABLE}"
+EGRESS_TABLE_NAME = f"netdev {TABLE}"
+_BALANCER = nft.Balancer(TABLE_NAME, "ports", "inet_proto . inet_service", "rejected")
+_ZONE = 0x4000
+"""Conntrack zones: this plus the entry node's index."""
+_IS_MARKED = f"& {MARK_MASK:#x} == {MARK:#x}"
+_TUNNEL = f'"{INGRESS_DEVICE}"'
+_BRIDGE = f'"{GATEWAY_BRIDGE}"'
+_BOTH = f"{{ {_BRIDGE}, {_TUNNEL} }}"
+_SEND = "fib daddr type local meta l4proto . th dport vmap @ports"
+
+PROBE = (
+    "table netdev hivewire_probe {\n chain egress {\n"
+    '  type filter hook egress device "lo" priority 0;\n }\n}\n'
+)
+"""To be checked, not applied: passes where the kernel has an egress hook."""
+
+
+def targets(ports: Sequence[PublishedPort]) -> tuple[nft.Target, ...]:
+    """Return what the node balances."""
+    return tuple(
+        nft.Target(
+            chain=f"port_{port.protocol}_{port.port}",
+            key=f"{port.protocol} . {port.port}",
+            match=f"meta l4proto {port.protocol} ",
+            backends=tuple(f"{b.address} . {b.port}" for b in port.backends),
+        )
+        for port in ports
+    )
+
+
+def digest(rules: IngressRules, *, has_egress_hook: bool) -> str:
+    """Return the name of what both tables hold."""
+    base = rules.base
+    return nft.digest(
+        (
+            f"{base.index} {base.address} {base.port} {has_egress_hook}",
+            *(f"{peer.index} {peer.address}" for peer in _sorted(rules.peers)),
+            *map(str, sorted(rules.uplinks)),
+            *nft.describe(targets(rules.ports)),
+        )
+    )
+
+
+def full(rules: IngressRules, rotation: int, *, has_egress_hook: bool) -> str:
+    """Return the commands that make both tables so, whatever they were."""
+    generation = nft.generation_chain(digest(rules, has_egress_hook=has_egress_hook))
+    table = nft.replace_table(
+        TABLE_NAME,
+        [
+            *nft.chain_block(generation, []),
+            *nft.set_block("nodes", "ipv4_addr", _nodes(rules)),
+            *nft.set_block("uplinks", "ipv4_addr", [str(a) for a in sorted(rules.uplinks)]),
+            *nft.balancer_blocks(_BALANCER, targets(rules.ports), rotation),
+            *_hooks(rules, has_egress_hook=has_egress_hook),
+        ],
+    )
+    if not has_egress_hook:
+        return table
+    hook = f"type filter hook egress device {_TUNNEL} priority 0"
+    egress = nft.chain_block("egress_mac", _egress(rules.peers), hook)
+    return table + nft.replace_table(EGRESS_TABLE_NAME, egress)
+
+
+def delta(
+    before: IngressRules, after: IngressRules, rotation: int, *, has_egress_hook: bool
+) -> str:
+    """Return the commands that lead from one to the other; both have the same base."""
+    old = nft.generation_chain(digest(before, has_egress_hook=has_egress_hook))
+    new = nft.generation_chain(digest(after, has_egress_hook=has_egress_hook))
+    commands = [f"delete chain {TABLE_NAME} {old}", f"add chain {TABLE_NAME} {new}"]
+    if before.peers != after.peers:
+        commands.extend(_changed_peers(before, after, has_egress_hook=has_egress_hook))
+    commands.extend(_changed_set("uplinks", before.uplinks, after.uplinks))
+    commands.extend(nft.changes(_BALANCER, targets(before.ports), targets(after.ports), rotation))
+    return "\n".join(commands) + "\n"
+
+
+def remove() -> str:
+    """Return the commands that remove both tables."""
+    return nft.delete_table(TABLE_NAME) + nft.delete_table(EGRESS_TABLE_NAME)
+
+
+def _hooks(rules: IngressRules, *, has_egress_hook: bool) -> list[str]:
+    subnet = gateway_subnet(rules.base.index)
+    blocks = [
+        *nft.chain_block(
+            "prerouting_raw", _raw(rules), "type filter hook prerouting priority -300"
+        ),
+        *nft.chain_block(
+            "output_raw",
+            [f"udp dport {rules.base.port} notrack"],
+            "type filter hook output priority -300",
+        ),
+        *nft.chain_block(
+            "prerouting_mark", _mark(rules), "type filter hook prerouting priority -150"
+        ),
+        # What the node itself answers for a sandbox (reset, unreachable) goes back the same way.
+        *nft.chain_block(
+            "output_mark",
+            [f"ct mark {_IS_MARKED} meta mark set ct mark"],
+            "type route hook output priority -150",
+        ),
+        *nft.chain_block("prerouting_nat", [_SEND], "type nat hook prerouting priority -100"),
+        *nft.chain_block("output_nat", [_SEND], "type nat hook output priority -100"),
+        *nft.chain_block("forward", _FORWARD, "type filter hook forward priority 0"),
+        *nft.chain_block("input", _INPUT, "type filter hook input priority 0"),
+        *nft.chain_block(
+            "output_redirect",
+            # A reply that turns round on the bridge is no reason to tell a sandbox of a shortcut.
+            [f"oifname {_BRIDGE} icmp type redirect drop"],
+            "type filter hook output priority 0",
+        ),
+        *nft.chain_block(
+            "postrouting_nat",
+            [
+                f"ct status & dnat != 0 ip saddr 127.0.0.0/8 oifname {_BOTH} masquerade",
+                f"ct status & dnat != 0 ip saddr @nodes oifname {_TUNNEL} masquerade",
+                f"ct status & dnat != 0 iifname {_BRIDGE} oifname {_BRIDGE} masquerade",
+                f"ct status & dnat == 0 ip saddr {subnet} oifname != {_BOTH} masquerade",
+            ],
+            "type nat hook postrouting priority 100",
+        ),
+    ]
+    if not has_egress_hook:
+        # The mark must not reach the routing of what the tunnel sends: that would loop.
+        rule = f"oifname {_TUNNEL} meta mark {_IS_MARKED} meta mark set 0"
+        hook = "type filter hook postrouting priority -150"
+        blocks.extend(nft.chain_block("postrouting_mark", [rule], hook))
+    return blocks
+
+
+_FORWARD = [
+    f"oifname {_TUNNEL} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu",
+    # Gateway addresses are for ingress, not a network that all sandboxes share.
+    f"iifname {_BRIDGE} oifname {_BOTH} ct direction original ct status & dnat == 0 drop",
+    f"oifname {_BRIDGE} ip daddr != @uplinks meta l4proto tcp reject with tcp reset",
+    f"oifname {_BRIDGE} ip daddr != @uplinks reject with icmp type port-unreachable",
+]
+_IS_REJECTED = "ct state new meta l4proto . th dport @rejected fib daddr type local"
+_INPUT = [
+    f"{_IS_REJECTED} meta l4proto tcp reject with tcp reset",
+    f"{_IS_REJECTED} reject with icmp type port-unreachable",
+]
+
+
+def _raw(rules: IngressRules) -> list[str]:
+    made = [
+        f"iifname {_BOTH} ip daddr 127.0.0.0/8 drop",
+        f"iifname != {_BRIDGE} udp dport {rules.base.port} notrack",
+    ]
+    if zones := [f"{ingress_mac(p.index)} : {_ZONE + p.index}" for p in _sorted(rules.peers)]:
+        zone = f"ct original zone set ether saddr map {{ {', '.join(zones)} }}"
+        made.append(f"iifname {_TUNNEL} {zone}")
+    return made
+
+
+def _mark(rules: IngressRules) -> list[str]:
+    made: list[str] = []
+    if marks := [f"{ingress_mac(p.index)} : {MARK + p.index:#x}" for p in _sorted(rules.peers)]:
+        mark = f"ct mark set ether saddr map {{ {', '.join(marks)} }}"
+        made.append(f"iifname {_TUNNEL} ct state new {mark}")
+    made.append(f"iifname {_BOTH} ct mark {_IS_MARKED} meta mark set ct mark")
+    return made
+
+
+def _egress(peers: frozenset[Peer]) -> list[str]:
+    macs = [f"{MARK + peer.index:#x} : {ingress_mac(peer.index)}" for peer in _sorted(peers)]
+    if not macs:
+        return []
+    rewrite = f"ether daddr set meta mark map {{ {', '.join(macs)} }}"
+    return [f"meta mark {_IS_MARKED} {rewrite} meta mark set 0"]
+
+
+def _changed_peers(
+    before: IngressRules, after: IngressRules, *, has_egress_hook: bool
+) -> list[str]:
+    tables = [
+        (TABLE_NAME, "prerouting_raw", _raw(after)),
+        (TABLE_NAME, "prerouting_mark", _mark(after)),
+    ]
+    if has_egress_hook:
+        tables.append((EGRESS_TABLE_NAME, "egress_mac", _egress(after.peers)))
+    commands: list[str] = []
+    for table, chain, rules in tables:
+        commands.append(f"flush chain {table} {chain}")
+        commands.extend(f"add rule {table} {chain} {rule}" for rule in rules)
+    old = {peer.address for peer in before.peers} | {before.base.address}
+    new = {peer.address for peer in after.peers} | {after.base.address}
+    commands.extend(_changed_set("nodes", frozenset(old), frozenset(new)))
+    return commands
+
+
+def _changed_set(
+    name: str, before: frozenset[IPv4Address], after: frozenset[IPv4Address]
+) -> list[str]:
+    return [
+        f"{verb} element {TABLE_NAME} {name} {{ {', '.join(map(str, sorted(elements)))} }}"
+        for verb, elements in (("delete", before - after), ("add", after - before))
+        if elements
+    ]
+
+
+def _nodes(rules: IngressRules) -> list[str]:
+    addresses = {rules.base.address, *(peer.address for peer in rules.peers)}
+    return [str(address) for address in sorted(addresses)]
+
+
+def _sorted(peers: frozenset[Peer]) -> list[Peer]:
+    return sorted(peers, key=lambda peer: peer.index)

@@ -1,0 +1,178 @@
+"""What the kernel lists in answer to a dump, as values (pure).
+
+Source: rtnetlink(7), linux/rtnetlink.h, linux/netfilter/nf_tables.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from dataplane.kernel import rtnetlink as rt
+from dataplane.kernel.netlink import Message, Received, number, text, unpack_attributes
+
+_NFT_GETCHAIN = (10 << 8) | 4
+_NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME = 1, 3
+_ADDRESS_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One network device."""
+
+    index: int
+    name: str
+    is_up: bool
+    kind: str
+    """`veth`, `bridge`, `vxlan`; empty for hardware."""
+    mac: str
+    mtu: int
+    master: int
+    """Index of its bridge, 0 for none."""
+    peer: int
+    """Index of the other end of a cable, in that end's namespace; 0 for none."""
+    vni: int = 0
+    tunnel: IPv4Address = IPv4Address(0)
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One IPv4 address of a link."""
+
+    index: int
+    address: IPv4Address
+    prefix_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One IPv4 route."""
+
+    table: int
+    destination: IPv4Network
+    index: int
+    via: IPv4Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One IPv4 routing rule."""
+
+    priority: int
+    mark: int
+    mask: int
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A neighbour (`address` is its own) or a forwarding entry (`address` is the tunnel's)."""
+
+    index: int
+    state: int
+    mac: str
+    address: IPv4Address | None
+
+
+def read_links(dump: Iterable[Received]) -> list[Link]:
+    """Return the links of a dump of `rtnetlink.list_links`."""
+    return [_link(received.body) for received in dump if received.type == rt.RTM_NEWLINK]
+
+
+def read_addresses(dump: Iterable[Received]) -> list[Address]:
+    """Return the addresses of a dump of `rtnetlink.list_addresses`."""
+    found: list[Address] = []
+    for received in dump:
+        _, prefix_length, _, _, index = struct.unpack_from("=BBBBI", received.body)
+        attributes = unpack_attributes(received.body[8:])
+        value = attributes.get(rt.IFA_LOCAL, attributes.get(rt.IFA_ADDRESS, b""))
+        if len(value) == _ADDRESS_BYTES:
+            found.append(Address(index, IPv4Address(value), prefix_length))
+    return found
+
+
+def read_routes(dump: Iterable[Received]) -> list[Route]:
+    """Return the routes of a dump of `rtnetlink.list_routes`."""
+    found: list[Route] = []
+    for received in dump:
+        prefix_length = received.body[1]
+        attributes = unpack_attributes(received.body[12:])
+        destination = IPv4Address(attributes.get(rt.RTA_DST, bytes(_ADDRESS_BYTES)))
+        table = number(attributes[rt.RTA_TABLE]) if rt.RTA_TABLE in attributes else received.body[4]
+        found.append(
+            Route(
+                table,
+                IPv4Network((int(destination), prefix_length)),
+                number(attributes.get(rt.RTA_OIF, b"")),
+                _address(attributes.get(rt.RTA_GATEWAY)),
+            )
+        )
+    return found
+
+
+def read_rules(dump: Iterable[Received]) -> list[Rule]:
+    """Return the rules of a dump of `rtnetlink.list_rules`."""
+    found: list[Rule] = []
+    for received in dump:
+        attributes = unpack_attributes(received.body[12:])
+        kinds = (rt.FRA_PRIORITY, rt.FRA_FWMARK, rt.FRA_FWMASK, rt.FRA_TABLE)
+        found.append(Rule(*(number(attributes.get(kind, b"")) for kind in kinds)))
+    return found
+
+
+def read_entries(dump: Iterable[Received]) -> list[Entry]:
+    """Return the entries of a dump of `rtnetlink.list_neighbours`."""
+    found: list[Entry] = []
+    for received in dump:
+        _, _, index, state, _, _ = struct.unpack_from("=BxHiHBB", received.body)
+        attributes = unpack_attributes(received.body[12:])
+        mac = _mac(attributes.get(rt.NDA_LLADDR, b""))
+        found.append(Entry(index, state, mac, _address(attributes.get(rt.NDA_DST))))
+    return found
+
+
+def list_chains() -> Message:
+    """List the chains of all tables of nftables (a dump)."""
+    return Message(_NFT_GETCHAIN, 0, bytes(4))
+
+
+def read_chains(dump: Iterable[Received], table: str) -> list[tuple[int, str]]:
+    """Return address family and name of the chains of the tables of this name."""
+    found: list[tuple[int, str]] = []
+    for received in dump:
+        attributes = unpack_attributes(received.body[4:])
+        if text(attributes.get(_NFTA_CHAIN_TABLE, b"")) == table:
+            found.append((received.body[0], text(attributes.get(_NFTA_CHAIN_NAME, b""))))
+    return found
+
+
+def _link(body: bytes) -> Link:
+    _, _, index, flags, _ = struct.unpack_from("=BxHiII", body)
+    attributes = unpack_attributes(body[16:])
+    info = unpack_attributes(attributes.get(rt.IFLA_LINKINFO, b""))
+    kind = text(info.get(rt.IFLA_INFO_KIND, b""))
+    data = unpack_attributes(info.get(rt.IFLA_INFO_DATA, b"")) if kind == "vxlan" else {}
+    return Link(
+        index=index,
+        name=text(attributes.get(rt.IFLA_IFNAME, b"")),
+        is_up=bool(flags & rt.IFF_UP),
+        kind=kind,
+        mac=_mac(attributes.get(rt.IFLA_ADDRESS, b"")),
+        mtu=number(attributes.get(rt.IFLA_MTU, b"")),
+        master=number(attributes.get(rt.IFLA_MASTER, b"")),
+        peer=number(attributes.get(rt.IFLA_LINK, b"")),
+        vni=number(data.get(rt.IFLA_VXLAN_ID, b"")),
+        tunnel=_address(data.get(rt.IFLA_VXLAN_LOCAL)) or IPv4Address(0),
+        port=int.from_bytes(data.get(rt.IFLA_VXLAN_PORT, b""), "big"),
+    )
+
+
+def _mac(value: bytes) -> str:
+    return value.hex(":")
+
+
+def _address(value: bytes | None) -> IPv4Address | None:
+    return IPv4Address(value) if value is not None and len(value) == _ADDRESS_BYTES else None

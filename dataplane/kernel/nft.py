@@ -1,0 +1,156 @@
+"""Round-robin balancing as nftables text (pure).
+
+A `Target` is one address (or port) that is balanced. It becomes a chain with one rule,
+`dnat to numgen inc mod N map {0: ..., 1: ...}`, and an element of a verdict map that leads there;
+without backends it becomes an element of a set whose members are rejected. An empty chain named
+after a digest of everything says after a restart whether a table holds what it should.
+
+Invariant: `changes(before, after)` applied to a table rendered from `before` gives the table
+rendered from `after` (up to where the turn begins), in one transaction.
+
+`numgen` starts over whenever its rule is rewritten, so each rewriting begins at another backend
+(`rotation`): otherwise a service that changes often would prefer its first ones.
+
+Source: nft(8). Syntax is kept to what nft 1.0.6 parses: a newline before each closing brace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from dataplane.kernel.names import GENERATION
+
+_LAYOUT = "1"
+"""Changes whenever the same plan is written differently: the next version then rewrites tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing that is balanced."""
+
+    chain: str
+    key: str
+    """Its element in the map and in the set of rejected ones."""
+    match: str
+    """Ahead of `dnat` in its rule; empty or ends with a space."""
+    backends: tuple[str, ...]
+
+    def rule(self, rotation: int) -> str:
+        """Return the rule of its chain."""
+        count = len(self.backends)
+        if count == 1:
+            return f"{self.match}dnat to {self.backends[0]}"
+        first = rotation % count
+        turned = (*self.backends[first:], *self.backends[:first])
+        entries = ", ".join(f"{number} : {backend}" for number, backend in enumerate(turned))
+        return f"{self.match}dnat to numgen inc mod {count} map {{ {entries} }}"
+
+
+@dataclass(frozen=True, slots=True)
+class Balancer:
+    """Where the targets of a table are kept."""
+
+    table: str
+    """Family and name."""
+    map: str
+    key_type: str
+    rejected: str
+    """The set of the targets without backends."""
+
+
+def digest(parts: Iterable[str]) -> str:
+    """Return a short name for what `parts` say."""
+    state = hashlib.sha256(_LAYOUT.encode())
+    for part in parts:
+        state.update(part.encode() + b"\n")
+    return state.hexdigest()[:24]
+
+
+def generation_chain(name: str) -> str:
+    """Return the name of the chain that says that a table holds what `name` is the digest of."""
+    return GENERATION + name
+
+
+def describe(targets: Iterable[Target]) -> Iterator[str]:
+    """Yield the lines that a digest of `targets` is made of."""
+    for target in targets:
+        yield f"{target.key}={','.join(target.backends)}"
+
+
+def replace_table(table: str, body: Sequence[str]) -> str:
+    """Return the commands that make `table` consist of `body`, whatever it was."""
+    return "\n".join(
+        (f"table {table} {{}}", f"delete table {table}", f"table {table} {{", *body, "}\n")
+    )
+
+
+def delete_table(table: str) -> str:
+    """Return the commands that delete `table`, if it is there."""
+    return f"table {table} {{}}\ndelete table {table}\n"
+
+
+def set_block(name: str, kind: str, elements: Sequence[str], keyword: str = "set") -> list[str]:
+    """Return the lines of a set or map in a table's body."""
+    filled = [f"  elements = {{ {', '.join(elements)} }}"] if elements else []
+    return [f" {keyword} {name} {{", f"  type {kind}", *filled, " }"]
+
+
+def chain_block(name: str, rules: Sequence[str], hook: str = "") -> list[str]:
+    """Return the lines of a chain in a table's body; hook: of a base chain."""
+    head = [f"  {hook};"] if hook else []
+    return [f" chain {name} {{", *head, *(f"  {rule}" for rule in rules), " }"]
+
+
+def balancer_blocks(balancer: Balancer, targets: Sequence[Target], rotation: int) -> list[str]:
+    """Return the lines of all targets in a table's body."""
+    served = [target for target in targets if target.backends]
+    rejected = [target.key for target in targets if not target.backends]
+    verdicts = [f"{target.key} : goto {target.chain}" for target in served]
+    blocks = set_block(balancer.rejected, balancer.key_type, rejected)
+    for target in served:
+        blocks.extend(chain_block(target.chain, [target.rule(rotation)]))
+    blocks.extend(set_block(balancer.map, f"{balancer.key_type} : verdict", verdicts, "map"))
+    return blocks
+
+
+def changes(
+    balancer: Balancer, before: Sequence[Target], after: Sequence[Target], rotation: int
+) -> list[str]:
+    """Return the commands that lead from `before` to `after`; other targets keep their turn."""
+    old = {target.key: target for target in before}
+    new = {target.key: target for target in after}
+    commands: list[str] = []
+    for key in old.keys() | new.keys():
+        if old.get(key) != new.get(key):
+            commands.extend(_change(balancer, old, new, key, rotation))
+    return commands
+
+
+def _change(
+    balancer: Balancer,
+    old: Mapping[str, Target],
+    new: Mapping[str, Target],
+    key: str,
+    rotation: int,
+) -> Iterator[str]:
+    before, after = old.get(key), new.get(key)
+    table = balancer.table
+    was_served = before is not None and bool(before.backends)
+    is_served = after is not None and bool(after.backends)
+    if before is not None and not was_served and (after is None or is_served):
+        yield f"delete element {table} {balancer.rejected} {{ {key} }}"
+    if after is not None and not is_served and (before is None or was_served):
+        yield f"add element {table} {balancer.rejected} {{ {key} }}"
+    if before is not None and was_served:
+        if not is_served:
+            yield f"delete element {table} {balancer.map} {{ {key} : goto {before.chain} }}"
+        yield f"flush chain {table} {before.chain}"
+        if not is_served:
+            yield f"delete chain {table} {before.chain}"
+    if after is not None and is_served:
+        yield f"add chain {table} {after.chain}"
+        yield f"add rule {table} {after.chain} {after.rule(rotation)}"
+        if not was_served:
+            yield f"add element {table} {balancer.map} {{ {key} : goto {after.chain} }}"

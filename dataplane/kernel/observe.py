@@ -1,0 +1,281 @@
+"""What this node holds now, read back from the kernel.
+
+Driven once after a start, and whenever an application of a plan failed. Found things that are
+half made, or not as our own code makes them, are reported as different from anything that can be
+wanted (`_BROKEN`), so that the difference repairs or removes them. Cables whose other end is in no
+known sandbox are removed on sight: their addresses may be wanted elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from dataplane.addressing import (
+    RESERVED,
+    gateway_address,
+    gateway_subnet,
+    ingress_address,
+    ingress_mac,
+)
+from dataplane.kernel import ingress_rules, inventory, names, nft, vip_rules
+from dataplane.kernel import rtnetlink as rt
+from dataplane.kernel.channel import NETLINK_NETFILTER, Channel
+from dataplane.kernel.netns import is_namespace, run_in_namespace
+from dataplane.kernel.node import RETURN_ADDRESS, is_ingress_device
+from dataplane.plan import Peer, RemoteEndpoint, VirtualService
+from dataplane.state import (
+    Base,
+    NetworkState,
+    NodeState,
+    Port,
+    SandboxState,
+    Segment,
+    Uplink,
+)
+
+_NOWHERE = IPv4Address(0)
+_BROKEN = Port("", _NOWHERE, 0, "", 0)
+_BROKEN_BASE = Base(0, _NOWHERE, 0, 0)
+_EVERYWHERE = IPv4Network("0.0.0.0/0")
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """One namespace's dumps."""
+
+    links: dict[str, inventory.Link]
+    addresses: list[inventory.Address]
+    routes: list[inventory.Route]
+    neighbours: list[inventory.Entry]
+    forwarding: list[inventory.Entry]
+    chains: list[tuple[int, str]]
+
+    def has_generation(self, digest: str) -> bool:
+        """Return whether our IPv4 table holds what has this digest."""
+        return (int(socket.AF_INET), nft.generation_chain(digest)) in self.chains
+
+
+def observe(directory: Path, wanted: NodeState, *, has_egress_hook: bool) -> tuple[NodeState, int]:
+    """Return what the node holds, and how many stray cables were removed.
+
+    wanted: tables are compared by digest with what is wanted; others are "unknown".
+    """
+    node = _look(None)
+    network_views = {
+        name: _look(path) if is_namespace(path) else None
+        for name, path in _pinned(directory, "n-").items()
+    }
+    sandbox_views = {
+        name: _look(path) if is_namespace(path) else None
+        for name, path in _pinned(directory, "t-").items()
+    }
+    state = NodeState(
+        base=_base(node, wanted.base),
+        peers=_peers(node, has_egress_hook=has_egress_hook),
+        networks={
+            name: _network(view)
+            for name, view in network_views.items()
+            if _is_usable(view, names.NETWORK_BRIDGE) or name not in wanted.networks
+        },
+        sandboxes={
+            name: _sandbox(name, view, node, network_views, wanted)
+            for name, view in sandbox_views.items()
+            if _is_usable(view, "lo") or name not in wanted.sandboxes
+        },
+        rules=None,
+    )
+    rules = wanted.rules
+    if rules is not None and node.has_generation(
+        ingress_rules.digest(rules, has_egress_hook=has_egress_hook)
+    ):
+        state = replace(state, rules=rules)
+    strays = _remove_strays(directory, node, network_views, sandbox_views)
+    return state, strays
+
+
+def _look(path: Path | None) -> _View:
+    def look() -> _View:
+        with Channel() as channel:
+            links = inventory.read_links(channel.dump(rt.list_links()))
+            addresses = inventory.read_addresses(channel.dump(rt.list_addresses()))
+            routes = inventory.read_routes(channel.dump(rt.list_routes()))
+            neighbours, forwarding = (
+                inventory.read_entries(channel.dump(rt.list_neighbours(family)))
+                for family in (socket.AF_INET, socket.AF_BRIDGE)
+            )
+        with Channel(NETLINK_NETFILTER) as channel:
+            chains = inventory.read_chains(channel.dump(inventory.list_chains()), names.TABLE)
+        return _View(
+            {link.name: link for link in links}, addresses, routes, neighbours, forwarding, chains
+        )
+
+    return run_in_namespace(path, look)
+
+
+def _pinned(directory: Path, prefix: str) -> dict[str, Path]:
+    return {path.name.removeprefix(prefix): path for path in sorted(directory.glob(f"{prefix}*"))}
+
+
+def _is_usable(view: _View | None, device: str) -> bool:
+    return view is not None and device in view.links and view.links[device].is_up
+
+
+def _base(node: _View, wanted: Base | None) -> Base | None:
+    bridge = node.links.get(names.GATEWAY_BRIDGE)
+    device = node.links.get(names.INGRESS_DEVICE)
+    if bridge is None and device is None and not node.chains:
+        return None
+    if bridge is None or device is None or wanted is None:
+        return _BROKEN_BASE
+    index = wanted.index
+    held = {(address.index, address.address) for address in node.addresses}
+    returning = {(route.index, route.via) for route in node.routes}
+    is_whole = (
+        bridge.is_up
+        and device.is_up
+        and bridge.mtu == wanted.mtu
+        and is_ingress_device(device, wanted)
+        and (bridge.index, gateway_address(index)) in held
+        and (device.index, ingress_address(index)) in held
+        and (device.index, RETURN_ADDRESS) in returning
+    )
+    return wanted if is_whole else _BROKEN_BASE
+
+
+def _peers(node: _View, *, has_egress_hook: bool) -> frozenset[Peer]:
+    device = node.links.get(names.INGRESS_DEVICE)
+    if device is None:
+        return frozenset()
+    routed = {route.destination for route in node.routes if route.index == device.index}
+    known = {entry.mac for entry in node.neighbours if entry.index == device.index}
+    found: set[Peer] = set()
+    for entry in node.forwarding:
+        if entry.index != device.index or entry.address is None:
+            continue
+        index = int(entry.mac.replace(":", ""), 16) & 0xFFFF
+        if not 1 <= index < names.RETURN_HOST or ingress_mac(index) != entry.mac:
+            continue
+        is_whole = has_egress_hook and entry.mac in known and gateway_subnet(index) in routed
+        found.add(Peer(index, entry.address if is_whole else _NOWHERE))
+    return frozenset(found)
+
+
+def _network(view: _View | None) -> NetworkState:
+    if view is None:
+        return NetworkState(None)
+    bridge = view.links.get(names.NETWORK_BRIDGE)
+    tunnel = view.links.get(names.NETWORK_TUNNEL)
+    if bridge is None or tunnel is None or tunnel.kind != "vxlan":
+        return NetworkState(None)
+    segment = Segment(tunnel.vni, tunnel.mtu, tunnel.tunnel, tunnel.port)
+    if tunnel.master != bridge.index or not tunnel.is_up:
+        segment = replace(segment, mtu=0)
+    tunnels = {
+        entry.mac: entry.address
+        for entry in view.forwarding
+        if entry.index == tunnel.index and entry.address is not None
+    }
+    remotes = {
+        RemoteEndpoint(entry.address, entry.mac, tunnels.get(entry.mac, _NOWHERE))
+        for entry in view.neighbours
+        if entry.index == tunnel.index
+        and entry.address is not None
+        and entry.state & rt.NUD_PERMANENT
+    }
+    resolved = {remote.mac for remote in remotes}
+    remotes |= {
+        RemoteEndpoint(_NOWHERE, mac, address)
+        for mac, address in tunnels.items()
+        if mac not in resolved
+    }
+    return NetworkState(segment, frozenset(remotes))
+
+
+def _sandbox(
+    name: str,
+    view: _View | None,
+    node: _View,
+    networks: dict[str, _View | None],
+    wanted: NodeState,
+) -> SandboxState:
+    if view is None:
+        return SandboxState()
+    interfaces: dict[int, Port | Uplink] = {}
+    for device, link in view.links.items():
+        number = device.removeprefix("eth")
+        if device != number and number.isdecimal():
+            far = names.port_name(name, int(number))
+            interfaces[int(number)] = _interface(view, link, far, node, networks)
+    sandbox = wanted.sandboxes.get(name)
+    services: tuple[VirtualService, ...] | None = None if view.chains else ()
+    if sandbox is not None and sandbox.services:
+        digest = vip_rules.digest(vip_rules.targets(sandbox.services))
+        if view.has_generation(digest):
+            services = sandbox.services
+    return SandboxState(interfaces, services)
+
+
+def _interface(
+    view: _View, link: inventory.Link, far: str, node: _View, networks: dict[str, _View | None]
+) -> Port | Uplink:
+    address = next((a for a in view.addresses if a.index == link.index), None)
+    if address is None or not link.is_up:
+        return _BROKEN
+    for network, other in networks.items():
+        if other is not None and _is_connected(other, far, names.NETWORK_BRIDGE, link):
+            length = address.prefix_length
+            return Port(network, address.address, length, link.mac, link.mtu)
+    if not _is_connected(node, far, names.GATEWAY_BRIDGE, link):
+        return _BROKEN
+    if address.address not in RESERVED:
+        return _BROKEN
+    index = (int(address.address) - int(RESERVED.network_address)) >> 8
+    leaving = {(r.index, r.via) for r in view.routes if r.destination == _EVERYWHERE}
+    via = gateway_subnet(index).network_address + 1
+    return Uplink(address.address, index, link.mtu) if (link.index, via) in leaving else _BROKEN
+
+
+def _is_connected(view: _View, far: str, bridge: str, near: inventory.Link) -> bool:
+    link, master = view.links.get(far), view.links.get(bridge)
+    return (
+        link is not None
+        and master is not None
+        and link.is_up
+        and link.master == master.index
+        and link.peer == near.index
+    )
+
+
+def _remove_strays(
+    directory: Path,
+    node: _View,
+    networks: dict[str, _View | None],
+    sandboxes: dict[str, _View | None],
+) -> int:
+    known = {
+        names.port_name(name, number)
+        for name, view in sandboxes.items()
+        if view is not None
+        for number in range(len(view.links))
+    }
+    removed = _remove_ports(None, node, known)
+    for name, view in networks.items():
+        if view is not None:
+            removed += _remove_ports(names.network_path(directory, name), view, known)
+    return removed
+
+
+def _remove_ports(path: Path | None, view: _View, known: set[str]) -> int:
+    strays = [name for name in view.links if names.is_port_name(name) and name not in known]
+
+    def remove() -> None:
+        with Channel() as channel:
+            channel.request(*map(rt.remove_link, strays), ignore=(errno.ENODEV,))
+
+    if strays:
+        run_in_namespace(path, remove)
+    return len(strays)

@@ -1,0 +1,137 @@
+"""Performing operations: each goes to the module that knows its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import assert_never
+
+from dataplane import diff
+from dataplane.kernel import conntrack, names, networks, node, sandboxes
+from dataplane.kernel.channel import NETLINK_NETFILTER, Channel
+from dataplane.kernel.netns import run_in_namespace
+from dataplane.kernel.nftables import Nft, NftError
+
+_OnNode = diff.MakeBase | diff.RemoveBase | diff.AddPeers | diff.DropPeers | diff.SetRules
+_OnNetwork = (
+    diff.MakeNetwork | diff.SetSegment | diff.AddRemotes | diff.DropRemotes | diff.RemoveNetwork
+)
+_OnSandbox = diff.MakeSandbox | diff.Plug | diff.Unplug | diff.RemoveSandbox | diff.SetServices
+
+
+class Performer:
+    """Performs operations on this node.
+
+    directory: where namespaces are pinned. has_egress_hook: of the kernel (NETFILTER_EGRESS).
+    """
+
+    def __init__(self, directory: Path, nft: Nft, *, has_egress_hook: bool) -> None:
+        self._directory = directory
+        self._nft = nft
+        self._services = sandboxes.ServiceWriter(directory, nft)
+        self._rotation = 0
+        self.has_egress_hook = has_egress_hook
+
+    def perform(self, operations: Iterable[diff.Operation]) -> list[str]:
+        """Perform all operations and return what went wrong, an error each.
+
+        One that fails doesn't keep the others from being tried: a single VNI that is taken must
+        not stop all services of the node.
+        """
+        errors: list[str] = []
+        for operation in operations:
+            try:
+                self._perform(operation)
+            except (OSError, NftError, ValueError) as error:
+                errors.append(f"{_subject(operation)}: {error}")
+        self._services.forget_rendered()
+        return errors
+
+    def _perform(self, operation: diff.Operation) -> None:
+        match operation:
+            case (
+                diff.MakeBase()
+                | diff.RemoveBase()
+                | diff.AddPeers()
+                | diff.DropPeers()
+                | diff.SetRules()
+            ):
+                self._on_node(operation)
+            case (
+                diff.MakeNetwork()
+                | diff.SetSegment()
+                | diff.AddRemotes()
+                | diff.DropRemotes()
+                | diff.RemoveNetwork()
+            ):
+                self._on_network(operation)
+            case diff.ForgetFlows():
+                self._forget(operation)
+            case _:
+                self._on_sandbox(operation)
+
+    def _on_node(self, operation: _OnNode) -> None:
+        has_hook = self.has_egress_hook
+        match operation:
+            case diff.MakeBase():
+                node.make_base(operation.base, has_egress_hook=has_hook)
+            case diff.RemoveBase():
+                node.remove_base(self._nft)
+            case diff.AddPeers():
+                node.add_peers(operation, has_egress_hook=has_hook)
+            case diff.DropPeers():
+                node.drop_peers(operation.peers)
+            case diff.SetRules():
+                self._rotation += 1
+                node.set_rules(self._nft, operation, self._rotation, has_egress_hook=has_hook)
+            case _:
+                assert_never(operation)
+
+    def _on_network(self, operation: _OnNetwork) -> None:
+        match operation:
+            case diff.MakeNetwork():
+                networks.make_network(self._directory, operation.network)
+            case diff.SetSegment():
+                networks.set_segment(self._directory, operation)
+            case diff.AddRemotes():
+                networks.add_remotes(self._directory, operation)
+            case diff.DropRemotes():
+                networks.drop_remotes(self._directory, operation)
+            case diff.RemoveNetwork():
+                networks.remove_network(self._directory, operation.network)
+            case _:
+                assert_never(operation)
+
+    def _on_sandbox(self, operation: _OnSandbox) -> None:
+        match operation:
+            case diff.MakeSandbox():
+                sandboxes.make_sandbox(self._directory, operation.sandbox)
+            case diff.Plug():
+                sandboxes.plug(self._directory, operation)
+            case diff.Unplug():
+                sandboxes.unplug(self._directory, operation)
+            case diff.RemoveSandbox():
+                sandboxes.remove_sandbox(self._directory, operation.sandbox)
+            case diff.SetServices():
+                self._services.write(operation)
+            case _:
+                assert_never(operation)
+
+    def _forget(self, operation: diff.ForgetFlows) -> None:
+        def forget() -> None:
+            with Channel(NETLINK_NETFILTER) as channel:
+                channel.request(*map(conntrack.forget, operation.flows))
+
+        name = operation.sandbox
+        place = None if name is None else names.sandbox_path(self._directory, name)
+        run_in_namespace(place, forget)
+
+
+def _subject(operation: diff.Operation) -> str:
+    """Return what an operation is about, for a message."""
+    what = type(operation).__name__
+    for kind in ("network", "sandbox"):
+        identifier = getattr(operation, kind, None)
+        if identifier is not None:
+            return f"{what} {kind} {identifier}"
+    return f"{what} node"

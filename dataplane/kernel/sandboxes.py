@@ -1,0 +1,216 @@
+"""Performing the operations on sandboxes: a namespace per task with its interfaces and rules.
+
+A cable is made in one request by the side that has the bridge, with its other end already inside
+the sandbox. Every function may run again over what an interrupted run left.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from dataplane.addressing import endpoint_mac, gateway_address, gateway_subnet
+from dataplane.diff import Plug, SetServices, Unplug
+from dataplane.kernel import rtnetlink as rt
+from dataplane.kernel import vip_rules
+from dataplane.kernel.channel import Channel
+from dataplane.kernel.names import (
+    GATEWAY_BRIDGE,
+    NETWORK_BRIDGE,
+    interface_name,
+    network_path,
+    port_name,
+    sandbox_path,
+)
+from dataplane.kernel.netns import (
+    create_namespace,
+    delete_namespace,
+    is_namespace,
+    open_namespace,
+    run_in_namespace,
+    write_sysctl,
+)
+from dataplane.kernel.nft import Target
+from dataplane.kernel.nftables import Nft, NftError
+from dataplane.plan import VirtualService
+from dataplane.state import Port, Uplink
+
+_LOOPBACK_INDEX = 1
+_EVERYWHERE = IPv4Network("0.0.0.0/0")
+_SYSCTLS = (
+    ("net/ipv6/conf/default/disable_ipv6", "1"),
+    ("net/ipv4/ip_unprivileged_port_start", "0"),
+    ("net/ipv4/conf/all/accept_redirects", "0"),
+    ("net/ipv4/conf/default/accept_redirects", "0"),
+)
+
+
+def make_sandbox(directory: Path, sandbox: str) -> None:
+    """Perform `MakeSandbox`."""
+    path = sandbox_path(directory, sandbox)
+    if not is_namespace(path):
+        delete_namespace(path)
+        create_namespace(path)
+
+    def fill() -> None:
+        for name, value in _SYSCTLS:
+            write_sysctl(name, value)
+        with Channel() as channel:
+            channel.request(rt.set_link(_LOOPBACK_INDEX))
+
+    run_in_namespace(path, fill)
+
+
+def plug(directory: Path, operation: Plug) -> None:
+    """Perform `Plug`."""
+    path = sandbox_path(directory, operation.sandbox)
+    name = interface_name(operation.number)
+    _remove_interface(path, name)
+    namespace = open_namespace(path)
+    try:
+        interface = operation.interface
+        far = port_name(operation.sandbox, operation.number)
+        if isinstance(interface, Uplink):
+            _connect(GATEWAY_BRIDGE, far, name, interface, namespace, is_isolated=True)
+        else:
+            run_in_namespace(
+                network_path(directory, interface.network),
+                lambda: _connect(NETWORK_BRIDGE, far, name, interface, namespace),
+            )
+    finally:
+        os.close(namespace)
+    run_in_namespace(path, _configure(name, interface))
+
+
+def _connect(
+    bridge: str,
+    far: str,
+    name: str,
+    interface: Port | Uplink,
+    namespace: int,
+    *,
+    is_isolated: bool = False,
+) -> None:
+    mac = interface.mac if isinstance(interface, Port) else endpoint_mac(interface.address)
+    with Channel() as channel:
+        channel.request(
+            rt.make_veth(
+                far,
+                master=socket.if_nametoindex(bridge),
+                mtu=interface.mtu,
+                peer_name=name,
+                peer_mac=mac,
+                peer_namespace=namespace,
+            )
+        )
+        index = socket.if_nametoindex(far)
+        if is_isolated:
+            channel.request(rt.isolate_port(index))
+        channel.request(rt.set_port_entry(index, mac))
+
+
+def _configure(name: str, interface: Port | Uplink) -> Callable[[], None]:
+    def configure() -> None:
+        index = socket.if_nametoindex(name)
+        with Channel() as channel:
+            if isinstance(interface, Port):
+                address = rt.set_address(index, interface.address, interface.prefix_length)
+                channel.request(address, rt.set_link(index))
+                return
+            node = interface.node_index
+            length = gateway_subnet(node).prefixlen
+            channel.request(
+                rt.set_address(index, interface.address, length),
+                rt.set_link(index),
+                rt.set_route(_EVERYWHERE, index=index, via=gateway_address(node)),
+            )
+
+    return configure
+
+
+def unplug(directory: Path, operation: Unplug) -> None:
+    """Perform `Unplug`."""
+    path = sandbox_path(directory, operation.sandbox)
+    _remove_interface(path, interface_name(operation.number))
+
+
+def _remove_interface(path: Path, name: str) -> None:
+    def remove() -> None:
+        with Channel() as channel:
+            channel.request(rt.remove_link(name), ignore=(errno.ENODEV,))
+
+    run_in_namespace(path, remove)
+
+
+def remove_sandbox(directory: Path, sandbox: str) -> None:
+    """Perform `RemoveSandbox`."""
+    path = sandbox_path(directory, sandbox)
+    if is_namespace(path):
+        # A process may linger in the namespace: its address has to be free all the same.
+        def clear() -> None:
+            with Channel() as channel:
+                for _, name in socket.if_nameindex():
+                    if name.startswith(interface_name(0)[:-1]):
+                        channel.request(rt.remove_link(name), ignore=(errno.ENODEV,))
+
+        run_in_namespace(path, clear)
+    delete_namespace(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    services: tuple[VirtualService, ...]
+    """Kept because it is known by its id, which is only good as long as the object lives."""
+    targets: tuple[Target, ...]
+    digest: str
+
+
+@dataclass(slots=True)
+class ServiceWriter:
+    """Writes the tables of sandboxes; sandboxes on the same networks share what is computed."""
+
+    directory: Path
+    nft: Nft
+    rotation: int = 0
+    """Counts rewritings, so that each begins at another backend."""
+    _known: dict[int, _Rendered] = field(default_factory=dict[int, "_Rendered"])
+
+    def write(self, operation: SetServices) -> None:
+        """Perform `SetServices`: the difference, or everything when that is refused."""
+        path = sandbox_path(self.directory, operation.sandbox)
+        self.rotation += 1
+        after, generation = self.rendered(operation.after)
+
+        def replace() -> None:
+            self.nft.run(vip_rules.full(after, generation, self.rotation))
+
+        def change() -> None:
+            if operation.before is None:
+                replace()
+                return
+            before, old = self.rendered(operation.before)
+            try:
+                self.nft.run(vip_rules.delta(before, after, (old, generation), self.rotation))
+            except NftError:
+                # Somebody changed the table (`nft flush ruleset`): then it is not what we think.
+                replace()
+
+        run_in_namespace(path, change)
+
+    def rendered(self, services: tuple[VirtualService, ...]) -> tuple[tuple[Target, ...], str]:
+        """Return what these services balance, and its digest."""
+        known = self._known.get(id(services))
+        if known is None:
+            targets = vip_rules.targets(services)
+            known = _Rendered(services, targets, vip_rules.digest(targets))
+            self._known[id(services)] = known
+        return known.targets, known.digest
+
+    def forget_rendered(self) -> None:
+        """Drop what was kept for the sandboxes of one application of a plan."""
+        self._known.clear()

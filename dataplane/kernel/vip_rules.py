@@ -1,0 +1,77 @@
+"""The firewall table of a sandbox: virtual addresses balanced where the connection starts (pure).
+
+The rules sit in the output hook of the sandbox's own namespace, so a backend sees its client's
+address, replies need no way back through a balancer, and a service may call itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dataplane.kernel import nft
+from dataplane.kernel.names import TABLE
+from dataplane.plan import VirtualService
+
+TABLE_NAME = f"ip {TABLE}"
+_BALANCER = nft.Balancer(TABLE_NAME, "vips", "ipv4_addr", "rejected")
+_OUTPUT = [
+    *nft.chain_block("output_nat", ["ip daddr vmap @vips"], "type nat hook output priority -100"),
+    *nft.chain_block(
+        "output_filter",
+        [
+            "ip daddr @rejected meta l4proto tcp reject with tcp reset",
+            "ip daddr @rejected reject with icmp type port-unreachable",
+        ],
+        "type filter hook output priority 0",
+    ),
+]
+
+
+def targets(services: Sequence[VirtualService]) -> tuple[nft.Target, ...]:
+    """Return what a sandbox with these services balances."""
+    return tuple(
+        nft.Target(
+            chain="vip_" + str(service.vip).replace(".", "_"),
+            key=str(service.vip),
+            match="",
+            backends=tuple(map(str, service.backends)),
+        )
+        for service in services
+    )
+
+
+def digest(balanced: Sequence[nft.Target]) -> str:
+    """Return the name of what the table holds; empty for no table at all."""
+    return nft.digest(nft.describe(balanced)) if balanced else ""
+
+
+def full(balanced: Sequence[nft.Target], generation: str, rotation: int) -> str:
+    """Return the commands that make the table so, whatever it was."""
+    if not balanced:
+        return nft.delete_table(TABLE_NAME)
+    return nft.replace_table(
+        TABLE_NAME,
+        [
+            *nft.chain_block(nft.generation_chain(generation), []),
+            *nft.balancer_blocks(_BALANCER, balanced, rotation),
+            *_OUTPUT,
+        ],
+    )
+
+
+def delta(
+    before: Sequence[nft.Target],
+    after: Sequence[nft.Target],
+    generations: tuple[str, str],
+    rotation: int,
+) -> str:
+    """Return the commands that lead from one to the other; generations: digests of both."""
+    old, new = generations
+    if not before or not after:
+        return full(after, new, rotation)
+    commands = [
+        f"delete chain {TABLE_NAME} {nft.generation_chain(old)}",
+        f"add chain {TABLE_NAME} {nft.generation_chain(new)}",
+        *nft.changes(_BALANCER, before, after, rotation),
+    ]
+    return "\n".join(commands) + "\n"

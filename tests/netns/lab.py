@@ -1,0 +1,367 @@
+"""Nodes as network namespaces on a bridge, a client beside them, and servers in sandboxes.
+
+Node I has 198.18.0.I on the underlay bridge, the client has 198.18.0.100. Each node's driver is a
+process of its own (`tests.netns.node`), so that it can be killed; servers and clients are sockets
+of the test process, opened inside the namespaces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from dataplane.addressing import endpoint_mac, gateway_subnet
+from dataplane.kernel import netns
+from dataplane.kernel import rtnetlink as rt
+from dataplane.kernel.channel import Channel
+from dataplane.plan import (
+    IngressBackend,
+    Interface,
+    Network,
+    NodePlan,
+    Peer,
+    Protocol,
+    PublishedPort,
+    RemoteEndpoint,
+    Sandbox,
+    Underlay,
+    VirtualService,
+)
+from tests.netns.wire import Answer, encode_plan
+
+CLIENT = 100
+NETWORK = "blue"
+VNI = 5001
+SUBNET = IPv4Network("198.19.0.0/24")
+VIP = IPv4Address("198.19.0.200")
+TCP_PORT = 9000
+UDP_PORT = 9001
+PUBLISHED = 8080
+_TIMEOUT_S = 5.0
+
+
+def underlay(number: int) -> IPv4Address:
+    return IPv4Address(f"198.18.0.{number}")
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A sandbox with a server in it."""
+
+    name: str
+    node: int
+    number: int
+    """Its addresses end in this."""
+
+    @property
+    def address(self) -> IPv4Address:
+        return SUBNET.network_address + self.number
+
+    @property
+    def gateway_address(self) -> IPv4Address:
+        return gateway_subnet(self.node).network_address + self.number
+
+
+@dataclass(frozen=True)
+class World:
+    """What exists in the cluster; each node's plan follows from it."""
+
+    nodes: int
+    replicas: tuple[Replica, ...] = ()
+    """All sandboxes."""
+    backends: tuple[Replica, ...] = ()
+    """Those that the service balances over."""
+    ports: tuple[tuple[Protocol, int, int], ...] = (
+        (Protocol.TCP, PUBLISHED, TCP_PORT),
+        (Protocol.UDP, PUBLISHED, UDP_PORT),
+    )
+    vxlan_port: int = 4789
+
+    def plan(self, node: int) -> NodePlan:
+        """Return what node number `node` has to forward."""
+        here = [replica for replica in self.replicas if replica.node == node]
+        network = Network(
+            id=NETWORK,
+            name=NETWORK,
+            vni=VNI,
+            subnet=SUBNET,
+            gateway=SUBNET.network_address + 1,
+            remotes=tuple(
+                RemoteEndpoint(r.address, endpoint_mac(r.address), underlay(r.node))
+                for r in self.replicas
+                if r.node != node
+            ),
+            services=(VirtualService(VIP, tuple(sorted(r.address for r in self.backends))),),
+        )
+        return NodePlan(
+            underlay=Underlay(node, underlay(node), self.vxlan_port),
+            peers=tuple(Peer(n, underlay(n)) for n in range(1, self.nodes + 1) if n != node),
+            networks=(network,) if here else (),
+            sandboxes=tuple(
+                Sandbox(
+                    r.name,
+                    (Interface(NETWORK, r.address, endpoint_mac(r.address)),),
+                    r.gateway_address,
+                )
+                for r in here
+            ),
+            ports=tuple(
+                PublishedPort(
+                    protocol,
+                    published,
+                    tuple(IngressBackend(r.node, r.gateway_address, target) for r in self.backends),
+                )
+                for protocol, published, target in self.ports
+            ),
+        )
+
+
+@dataclass
+class Node:
+    """A node process and the namespace it drives."""
+
+    namespace: Path
+    directory: Path
+    process: asyncio.subprocess.Process | None = None
+    operations: int = 0
+
+    async def start(self) -> None:
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.netns.node",
+            str(self.namespace),
+            str(self.directory),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        self.operations = 0
+
+    async def ask(self, line: bytes) -> Answer:
+        process = self.process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(line)
+        await process.stdin.drain()
+        answer = msgspec.json.decode(await process.stdout.readline(), type=Answer)
+        assert not answer.error, answer.error
+        return answer
+
+    async def apply(self, plan: NodePlan) -> int:
+        """Apply a plan and return how many operations that took."""
+        answer = await self.ask(encode_plan(plan))
+        made, self.operations = answer.operations - self.operations, answer.operations
+        return made
+
+    async def kill(self) -> None:
+        """Kill the driver, with no time to clean up."""
+        process, self.process = self.process, None
+        if process is not None:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+@dataclass
+class Lab:
+    """Nodes, the client and the servers."""
+
+    directory: Path
+    nodes: dict[int, Node] = field(default_factory=dict[int, Node])
+    servers: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+
+    @property
+    def client(self) -> Path:
+        return self.directory / "client"
+
+    def sandbox(self, replica: Replica) -> Path:
+        return self.nodes[replica.node].directory / "netns" / f"t-{replica.name}"
+
+    async def apply(self, world: World) -> dict[int, int]:
+        """Apply the world on every node; return the operations of each."""
+        return {number: await node.apply(world.plan(number)) for number, node in self.nodes.items()}
+
+    async def serve(self, *replicas: Replica) -> None:
+        """Start a TCP and a UDP server in each sandbox; both answer `NAME CLIENT-ADDRESS`."""
+        for replica in replicas:
+            await serve_tcp(self, replica)
+            await serve_udp(self, replica)
+
+
+@contextlib.asynccontextmanager
+async def lab(directory: Path, nodes: int = 3) -> AsyncIterator[Lab]:
+    """Make the underlay and the nodes' processes; in the end, remove everything."""
+    made = Lab(directory)
+    bridge = directory / "underlay"
+    try:
+        netns.create_namespace(bridge)
+        netns.run_in_namespace(bridge, _make_underlay)
+        for number in [*range(1, nodes + 1), CLIENT]:
+            path = made.client if number == CLIENT else directory / f"node{number}"
+            netns.create_namespace(path)
+            if number != CLIENT:
+                made.nodes[number] = Node(path, directory / f"run{number}")
+            _join(bridge, path, number)
+        for node in made.nodes.values():
+            await node.start()
+        async with made.servers:
+            yield made
+    finally:
+        for node in made.nodes.values():
+            await node.kill()
+            if (node.directory / "netns").exists():
+                for path in (node.directory / "netns").iterdir():
+                    netns.delete_namespace(path)
+        for path in [node.namespace for node in made.nodes.values()]:
+            netns.delete_namespace(path)
+        netns.delete_namespace(made.client)
+        netns.delete_namespace(bridge)
+
+
+def _make_underlay() -> None:
+    netns.write_sysctl("net/bridge/bridge-nf-call-iptables", "0")
+    with Channel() as channel:
+        channel.request(rt.set_link(1), rt.make_bridge("ul0", mtu=1500))
+
+
+def _join(bridge: Path, path: Path, number: int) -> None:
+    descriptor = netns.open_namespace(path)
+
+    def cable() -> None:
+        with Channel() as channel:
+            channel.request(
+                rt.make_veth(
+                    f"node{number}",
+                    master=socket.if_nametoindex("ul0"),
+                    mtu=1500,
+                    peer_name="eth0",
+                    peer_mac=f"02:00:00:00:00:{number:02x}",
+                    peer_namespace=descriptor,
+                )
+            )
+
+    def configure() -> None:
+        # As strict as a distribution may be.
+        netns.write_sysctl("net/ipv4/conf/all/rp_filter", "1")
+        netns.write_sysctl("net/ipv4/conf/default/rp_filter", "1")
+        index = socket.if_nametoindex("eth0")
+        with Channel() as channel:
+            channel.request(
+                rt.set_link(1),
+                rt.set_address(index, underlay(number), 24),
+                rt.set_link(index),
+            )
+
+    netns.run_in_namespace(bridge, cable)
+    netns.run_in_namespace(path, configure)
+    os.close(descriptor)
+
+
+async def serve_tcp(made: Lab, replica: Replica) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            host = writer.get_extra_info("peername")[0]
+            writer.write(f"{replica.name} {host}\n".encode())
+            while line := await reader.readline():
+                writer.write(line)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    listener = netns.open_socket_in(made.sandbox(replica), socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("0.0.0.0", TCP_PORT))
+    server = await asyncio.start_server(greet, sock=listener, backlog=512)
+    made.servers.callback(server.close)
+
+
+class _Greeter(asyncio.DatagramProtocol):
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        assert self._transport is not None
+        self._transport.sendto(f"{self._name} {addr[0]}\n".encode(), addr)
+
+
+async def serve_udp(made: Lab, replica: Replica) -> None:
+    bound = netns.open_socket_in(made.sandbox(replica), socket.AF_INET, socket.SOCK_DGRAM)
+    bound.bind(("0.0.0.0", UDP_PORT))
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(lambda: _Greeter(replica.name), sock=bound)
+    made.servers.callback(transport.close)
+
+
+@contextlib.asynccontextmanager
+async def connection(
+    place: Path, address: IPv4Address, port: int
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Connect from a namespace; closed by reset, so that no client port stays in TIME_WAIT."""
+    client = netns.open_socket_in(place, socket.AF_INET, socket.SOCK_STREAM)
+    client.setblocking(False)
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            await loop.sock_connect(client, (str(address), port))
+    except BaseException:
+        client.close()
+        raise
+    reader, writer = await asyncio.open_connection(sock=client)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def tcp_ask(place: Path, address: IPv4Address, port: int) -> tuple[str, str]:
+    """Connect once and return who answered and what client address it saw."""
+    async with connection(place, address, port) as (reader, _), asyncio.timeout(_TIMEOUT_S):
+        name, host = (await reader.readline()).decode().split()
+    return name, host
+
+
+async def udp_ask(
+    place: Path, address: IPv4Address, port: int, client: socket.socket | None = None
+) -> tuple[str, str]:
+    """Send one datagram, from a new port unless a socket is given, and return the same."""
+    used = client or netns.open_socket_in(place, socket.AF_INET, socket.SOCK_DGRAM)
+    used.setblocking(False)
+    loop = asyncio.get_running_loop()
+    try:
+        if client is None:
+            used.connect((str(address), port))
+        async with asyncio.timeout(_TIMEOUT_S):
+            await loop.sock_sendall(used, b"?")
+            name, host = (await loop.sock_recv(used, 100)).decode().split()
+    finally:
+        if client is None:
+            used.close()
+    return name, host
+
+
+async def count(
+    ask: object, place: Path, address: IPv4Address, port: int, times: int
+) -> tuple[dict[str, int], set[str]]:
+    """Ask several times, one after the other: how often each answered, clients they saw."""
+    assert callable(ask)
+    answers: Sequence[tuple[str, str]] = [await ask(place, address, port) for _ in range(times)]
+    return dict(collections.Counter(name for name, _ in answers)), {host for _, host in answers}

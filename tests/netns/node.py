@@ -1,0 +1,49 @@
+"""One node of the lab: enters its namespace, applies the plans that it reads from standard input.
+
+usage: python -m tests.netns.node NAMESPACE RUN_DIRECTORY
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from dataplane.driver import DriverError
+from dataplane.kernel.driver import KernelDriver
+from dataplane.kernel.netns import CLONE_NEWNET, open_namespace
+from tests.netns.wire import Answer, decode_plan
+
+
+async def serve(run_directory: Path) -> None:
+    driver = KernelDriver(run_directory)
+    while line := await asyncio.to_thread(sys.stdin.buffer.readline):
+        answer = Answer()
+        try:
+            if line == b"distrust\n":
+                await driver.distrust()
+            else:
+                await driver.apply(decode_plan(line))
+        except DriverError as error:
+            answer.error = str(error)
+        answer.operations = driver.stats().operations
+        answer.ms = driver.stats().last_apply_ms
+        sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def main() -> None:
+    namespace, run_directory = map(Path, sys.argv[1:])
+    descriptor = open_namespace(namespace)
+    if ctypes.CDLL(None, use_errno=True).setns(descriptor, CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns", str(namespace))
+    os.close(descriptor)
+    asyncio.run(serve(run_directory))
+
+
+if __name__ == "__main__":
+    main()
