@@ -27,8 +27,8 @@ from cluster.model.task import Task, TaskState
 from cluster.state.changes import Change
 from cluster.state.snapshot import Snapshot
 
-SLOTS_FILLED_MAX = 500
-"""Most new slots that one look fills for one service; the rest waits for the next."""
+CHANGES_MAX = 500
+"""About the most changes of one look; services beyond wait for the next."""
 
 
 def decide(snapshot: Snapshot, now: float, rng: Random) -> list[Change]:
@@ -44,6 +44,8 @@ def decide(snapshot: Snapshot, now: float, rng: Random) -> list[Change]:
             changes += _decide_global(snapshot, usable, tasks, upkeep)
         else:
             changes += _decide_replicated(service, tasks, upkeep)
+        if len(changes) >= CHANGES_MAX:
+            return changes
     for service_id, tasks in by_service.items():
         if service_id not in snapshot.services:
             changes += [c for task in tasks for c in stop(task, TaskState.REMOVE, now)]
@@ -76,26 +78,29 @@ def _ended_by_itself(task: Task) -> bool:
 def _decide_replicated(service: Service, tasks: Sequence[Task], upkeep: Upkeep) -> list[Change]:
     slots = slots_of(tasks)
     replicas = service.spec.replicas
-    keys = {slot.key for slot in _best_first(slots.values(), upkeep)[:replicas]}
+    kept = [s for s in slots.values() if s.newest.desired_state < TaskState.REMOVE]
+    if len(kept) > replicas:
+        kept = _best_first(kept, upkeep)[:replicas]
+    keys = {slot.key for slot in kept}
     changes: list[Change] = []
     for slot in slots.values():
         if slot.key not in keys:
             changes += upkeep.remove(slot)
     changes += upkeep.tend([slot for slot in slots.values() if slot.key in keys])
-    missing = min(replicas - len(keys), SLOTS_FILLED_MAX)
+    missing = min(replicas - len(keys), CHANGES_MAX)
     free = (key for key in count(1) if key not in keys)
     return changes + [upkeep.fill(next(free)) for _ in range(missing)]
 
 
 def _best_first(slots: Iterable[Slot], upkeep: Upkeep) -> list[Slot]:
-    """Return the slots that are not being removed, those first that a scale-down should keep.
+    """Return the slots, those first that a scale-down should keep.
 
     Running ones, then spread over nodes: the first of each node, the second of each, and so on;
     then the lowest numbers. (Swarm's order.)
     """
-    kept = [s for s in slots if s.newest.desired_state < TaskState.REMOVE]
-    running = {s.key for s in kept if upkeep.outlook(s) is Outlook.RUNNING}
-    kept.sort(key=lambda slot: slot.key not in running)
+    by_key = list(slots)
+    running = {s.key for s in by_key if upkeep.outlook(s) is Outlook.RUNNING}
+    kept = sorted(by_key, key=lambda slot: slot.key not in running)
     seen: Counter[NodeId | None] = Counter()
     ranked: list[tuple[bool, int, int]] = []
     for position, slot in enumerate(kept):
@@ -118,12 +123,12 @@ def _decide_global(
             continue
         taken.add(node.id)
         if node.id not in usable:
-            changes += upkeep.stop_older(slot) + upkeep.stop(slot.newest)
+            changes += upkeep.stop_older(slot) + upkeep.stop_unless_ended(slot.newest)
         elif _takes_new_tasks(node):
             tended.append(slot)
     changes += upkeep.tend(tended)
     vacant = [n for n in sorted(usable - taken) if _takes_new_tasks(snapshot.nodes[n])]
-    return changes + [upkeep.fill(node) for node in vacant[:SLOTS_FILLED_MAX]]
+    return changes + [upkeep.fill(node) for node in vacant[:CHANGES_MAX]]
 
 
 def _takes_new_tasks(node: Node) -> bool:

@@ -32,7 +32,7 @@ def restart_at(policy: RestartPolicy, slot: Slot, now: float) -> float | None:
 
 def history_needed(policy: RestartPolicy) -> int:
     """Return how many ended tasks of a slot the count of attempts needs."""
-    return policy.attempts_max + 1 if policy.attempts_max else 1
+    return policy.attempts_max + 1 if policy.attempts_max else 0
 
 
 def _attempts(policy: RestartPolicy, slot: Slot, ended_at: float) -> int:

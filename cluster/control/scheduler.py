@@ -48,12 +48,12 @@ def decide(snapshot: Snapshot, now: float) -> list[Change]:
     seats = _seats(snapshot, filters, now)
     changes: list[Change] = []
     left: list[Task] = []
-    hopeless: set[tuple[ServiceId, int, NodeId | None]] = set()
+    candidates: dict[_Equals, list[_Seat]] = {}
     for task in pending:
-        group = (task.service, task.spec_version, task.node)
-        seat = None if group in hopeless else _choose(task, seats, filters)
-        if seat is None:  # nor will one of its equals fit: placing only takes room away
-            hopeless.add(group)
+        if _equals(task) not in candidates:
+            candidates[_equals(task)] = _eligible(task, seats)
+        seat = _choose(task, candidates[_equals(task)], seats, filters)
+        if seat is None:
             left.append(task)
         else:
             host = seat.add(task, filters.host_ports(task))
@@ -63,7 +63,15 @@ def decide(snapshot: Snapshot, now: float) -> list[Change]:
     return changes + _explain(left, seats, filters, now)
 
 
-@dataclass(slots=True)
+_Equals = tuple[ServiceId, int, NodeId | None]
+
+
+def _equals(task: Task) -> _Equals:
+    """Return what tasks have in common that differ in nothing the scheduler looks at."""
+    return task.service, task.spec_version, task.node
+
+
+@dataclass(slots=True, eq=False)
 class _Seat:
     """What one node has left, in the making."""
 
@@ -184,17 +192,21 @@ def _has_gateway_host(_: Task, seat: _Seat) -> bool:
     return len(seat.gateway_hosts) < TASKS_PER_NODE_MAX
 
 
-def _choose(task: Task, seats: dict[NodeId, _Seat], filters: _Filters) -> _Seat | None:
-    """Return the best seat that `task` fits in."""
-    fitting = [
-        seat
-        for seat in _eligible(task, seats)
-        if all(is_fit(task, seat) for is_fit, _ in filters.all)
-    ]
-    if not fitting:
-        return None
+def _choose(
+    task: Task, candidates: list[_Seat], seats: dict[NodeId, _Seat], filters: _Filters
+) -> _Seat | None:
+    """Return the best of `candidates` that `task` fits in.
+
+    Those found unfit on the way leave the list: placing only takes room away, so neither will the
+    task's equals fit in them.
+    """
     groups = _preference_groups(task, seats.values())
-    return min(fitting, key=lambda seat: _rank(task, seat, groups))
+    while candidates:
+        best = min(candidates, key=lambda seat: _rank(task, seat, groups))
+        if all(is_fit(task, best) for is_fit, _ in filters.all):
+            return best
+        candidates.remove(best)
+    return None
 
 
 def _eligible(task: Task, seats: dict[NodeId, _Seat]) -> list[_Seat]:
@@ -239,14 +251,14 @@ def _explain(
     left: list[Task], seats: dict[NodeId, _Seat], filters: _Filters, now: float
 ) -> list[Change]:
     """Tell each task of `left`, unless it was told, what kept it from every node."""
-    errors: dict[tuple[ServiceId, int, NodeId | None], str] = {}
+    errors: dict[_Equals, str] = {}
     changes: list[Change] = []
     for task in left:
-        group = (task.service, task.spec_version, task.node)
-        if group not in errors:
-            errors[group] = _no_suitable_node(task, _eligible(task, seats), filters)
-        if task.status.error != errors[group]:
-            status = replace(task.status, timestamp=now, error=errors[group])
+        if _equals(task) not in errors:
+            errors[_equals(task)] = _no_suitable_node(task, _eligible(task, seats), filters)
+        error = errors[_equals(task)]
+        if task.status.error != error:
+            status = replace(task.status, timestamp=now, error=error)
             changes.append(ReportStatus(task.id, task.node, status))
     return changes
 

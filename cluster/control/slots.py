@@ -48,7 +48,7 @@ def slots_of(tasks: Iterable[Task]) -> dict[SlotKey, Slot]:
     for task in tasks:
         found[slot_key(task)].append(task)
     return {
-        key: Slot(key, tuple(sorted(found[key], key=_age)))
+        key: Slot(key, tuple(sorted(found[key], key=_age) if len(found[key]) > 1 else found[key]))
         for key in sorted(found, key=lambda key: (str(type(key)), key))
     }
 

@@ -95,10 +95,10 @@ class Upkeep:
             task = slot.newest
             outlook = self.outlook(slot)
             changes += self.stop_older(slot)
-            if not is_wanted(task) or self._places.is_lost(task):
-                changes += self.stop(task)
             if outlook is Outlook.REPLACE:
                 changes += self._replace(slot)
+            elif not is_wanted(task) or self._places.is_lost(task):
+                changes += self.stop_unless_ended(task)
             if outlook in (Outlook.RUNNING, Outlook.STARTING) and is_outdated(self._service, task):
                 outdated.append(slot)
             elif outlook not in (Outlook.RUNNING, Outlook.OVER):
@@ -141,6 +141,10 @@ class Upkeep:
         """Return what shuts `task` down and keeps it as history."""
         return stop(task, TaskState.SHUTDOWN, self._now)
 
+    def stop_unless_ended(self, task: Task) -> list[Change]:
+        """Return what shuts `task` down; one that ended stays as it is, for the restart policy."""
+        return [] if is_ended(task.status.state) else self.stop(task)
+
     def stop_older(self, slot: Slot) -> list[Change]:
         """Return what shuts down all tasks of `slot` but the newest."""
         return [change for task in slot.tasks[:-1] for change in self.stop(task)]
@@ -151,8 +155,7 @@ class Upkeep:
 
     def _replace(self, slot: Slot) -> list[Change]:
         task = slot.newest
-        stopped = self.stop(task) if is_wanted(task) and not self._places.is_lost(task) else []
-        return [*stopped, self.fill(slot.key, after=task.meta.created_at)]
+        return [*self.stop(task), self.fill(slot.key, after=task.meta.created_at)]
 
     def _roll_out(self, outdated: Sequence[Slot], *, is_settled: bool) -> list[Change]:
         """Return the next step from the old spec to the new.
