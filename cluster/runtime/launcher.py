@@ -48,17 +48,20 @@ class Launcher:
         Raises:
             RuntimeFailure: it does not, and nothing of it is left running.
         """
+        request = encode(launch)
         async with self._turns:
-            ours = self._request_supervisor()
-            try:
-                async with asyncio.timeout(START_TIMEOUT_S):
-                    answer = await _converse(ours, encode(launch))
-            except TimeoutError:
-                raise RuntimeFailure(f"the task did not start in {START_TIMEOUT_S:g} s") from None
-            except OSError as error:
-                raise RuntimeFailure(f"the task's supervisor broke off: {error}") from error
+            zygote = self._running_zygote()
+            answer = await _ask(zygote, request)
+            if not answer and _is_abandoned(zygote):
+                self._bury(zygote)
+                answer = await _ask(self._running_zygote(), request)
         if answer != STARTED:
             raise RuntimeFailure(answer.decode(errors="replace") or "the task's supervisor died")
+
+    @property
+    def pid(self) -> int:
+        """The zygote's; 0: none was needed yet."""
+        return self._pid
 
     async def close(self) -> None:
         """End the zygote; tasks are not touched."""
@@ -66,18 +69,6 @@ class Launcher:
             self._control.close()
             self._control = None
             await wait_for_end(os.pidfd_open(self._pid))
-
-    def _request_supervisor(self) -> socket.socket:
-        """Return the daemon's end of a socket pair whose other end a new supervisor has."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
-            try:
-                socket.send_fds(self._running_zygote(), [b"\0"], [theirs.fileno()])
-            except (BrokenPipeError, ConnectionResetError):
-                self._bury()
-                socket.send_fds(self._running_zygote(), [b"\0"], [theirs.fileno()])
-        ours.setblocking(False)
-        return ours
 
     def _running_zygote(self) -> socket.socket:
         if self._control is None:
@@ -94,11 +85,12 @@ class Launcher:
                 )
         return self._control
 
-    def _bury(self) -> None:
-        if self._control is not None:
-            self._control.close()
+    def _bury(self, zygote: socket.socket) -> None:
+        """Reap a dead zygote, unless another launch did so."""
+        if self._control is zygote:
+            zygote.close()
             self._control = None
-            os.waitpid(self._pid, 0)  # it closed its end: it is dead or about to be
+            os.waitpid(self._pid, 0)
 
 
 async def wait_for_end(pidfd: int) -> None:
@@ -117,6 +109,37 @@ async def wait_for_end(pidfd: int) -> None:
 def _reap(pidfd: int) -> None:
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+
+
+async def _ask(zygote: socket.socket, request: bytes) -> bytes:
+    """Return a new supervisor's answer to `request`; empty: it or the zygote died."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours.setblocking(False)
+    with theirs:
+        try:
+            socket.send_fds(zygote, [b"\0"], [theirs.fileno()])
+        except ConnectionError:
+            ours.close()
+            return b""
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            return await _converse(ours, request)
+    except TimeoutError:
+        raise RuntimeFailure(f"the task did not start in {START_TIMEOUT_S:g} s") from None
+    except ConnectionError:
+        return b""
+
+
+def _is_abandoned(zygote: socket.socket) -> bool:
+    """Whether nobody is at the other end any more, dead or about to be."""
+    if zygote.fileno() < 0:
+        return True
+    try:
+        return not zygote.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
 
 
 async def _converse(ours: socket.socket, request: bytes) -> bytes:

@@ -41,7 +41,12 @@ class ProcessRuntime:
     """Runs tasks as processes; keeps everything in one directory."""
 
     def __init__(
-        self, directory: Path, *, hidden: Sequence[Path] = (), cgroups: Cgroups | None = None
+        self,
+        directory: Path,
+        *,
+        hidden: Sequence[Path] = (),
+        cgroups: Cgroups | None = None,
+        launcher: Launcher | None = None,
     ) -> None:
         """Use `directory`, made if missing.
 
@@ -49,12 +54,13 @@ class ProcessRuntime:
             directory: this runtime's alone; tasks do not see it.
             hidden: other directories that tasks must not see: those with the node's secrets.
             cgroups: None: what the machine lets us write to.
+            launcher: None: one of its own.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory.resolve()
         self._hidden = tuple(str(path.resolve()) for path in (directory, *hidden))
         self._cgroups = Cgroups.detect() if cgroups is None else cgroups
-        self._launcher = Launcher()
+        self._launcher = Launcher() if launcher is None else launcher
 
     async def close(self) -> None:
         """Let go of everything; tasks keep running."""
