@@ -118,10 +118,10 @@ class Unplug:
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveSandbox:
-    """Unplug a sandbox and forget its namespace, which ends with its last process."""
+class RemoveSandboxes:
+    """Unplug sandboxes and forget their namespaces, which end with their last processes."""
 
-    sandbox: str
+    sandboxes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ Operation = (
     | MakeSandbox
     | Plug
     | Unplug
-    | RemoveSandbox
+    | RemoveSandboxes
     | SetServices
     | SetRules
     | ForgetFlows
@@ -346,10 +346,15 @@ def _removals(found: NodeState, wanted: NodeState) -> tuple[list[Operation], lis
     }
     early: list[Operation] = []
     late: list[Operation] = []
-    for name, sandbox in found.sandboxes.items():
-        if name not in wanted.sandboxes:
-            held = {interface.address for interface in sandbox.interfaces.values()}
-            (early if held & claimed else late).append(RemoveSandbox(name))
+    surplus = {n: sandbox for n, sandbox in found.sandboxes.items() if n not in wanted.sandboxes}
+    in_the_way = {
+        name
+        for name, sandbox in surplus.items()
+        if any(interface.address in claimed for interface in sandbox.interfaces.values())
+    }
+    for names, removals in ((in_the_way, early), (surplus.keys() - in_the_way, late)):
+        if names:
+            removals.append(RemoveSandboxes(tuple(sorted(names))))
     for name, network in found.networks.items():
         if name in wanted.networks:
             late.extend(_dropped_remotes(name, network, wanted.networks[name]))

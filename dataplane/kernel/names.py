@@ -28,6 +28,8 @@ ROUTE_TABLE = 0x4857
 """Routing table of marked packets, and the priority of the rule that leads to it."""
 ROUTE_TABLE_OF_NODE = 0x48570000
 """Without an egress hook each entry node has a routing table of its own, this plus its index."""
+LINK_GROUP = 0x4857
+"""Links that are being removed together."""
 RETURN_HOST = 0xFFFE
 """Offset in 100.127.0.0/16 of the next hop that stands for "the entry node"."""
 RETURN_MAC = "02:fe:00:00:ff:fe"

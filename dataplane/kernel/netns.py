@@ -16,7 +16,7 @@ import ctypes
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +25,8 @@ T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 _MS_BIND = 4096
 _MNT_DETACH = 2
+_THREADS_MAX = 8
+"""How many namespaces `run_in_each` works in at a time."""
 _OWN = "/proc/thread-self/ns/net"
 
 
@@ -81,6 +83,33 @@ def run_in_namespace(path: Path | None, function: Callable[[], T]) -> T:
         return function()
 
     return _in_thread(entered)
+
+
+def run_in_each(paths: Iterable[Path], function: Callable[[Path], None]) -> dict[Path, Exception]:
+    """Run `function(path)` in each namespace, several at a time; return the errors by path.
+
+    For work that mostly waits in the kernel: a firewall change waits for a grace period.
+    """
+    errors: dict[Path, Exception] = {}
+
+    def body(path: Path) -> None:
+        try:
+            _enter(path)
+            function(path)
+        except Exception as error:  # noqa: BLE001  (handed to the caller, who waits for it)
+            errors[path] = error
+
+    todo = list(paths)
+    for start in range(0, len(todo), _THREADS_MAX):
+        threads = [
+            threading.Thread(target=body, args=(path,), name="netns", daemon=True)
+            for path in todo[start : start + _THREADS_MAX]
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return errors
 
 
 def open_socket_in(path: Path | None, family: int, kind: int, protocol: int = 0) -> socket.socket:

@@ -40,8 +40,6 @@ class Target:
     def rule(self, rotation: int) -> str:
         """Return the rule of its chain."""
         count = len(self.backends)
-        if count == 1:
-            return f"{self.match}dnat to {self.backends[0]}"
         first = rotation % count
         turned = (*self.backends[first:], *self.backends[:first])
         entries = ", ".join(f"{number} : {backend}" for number, backend in enumerate(turned))

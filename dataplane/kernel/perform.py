@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import assert_never
 
@@ -16,7 +17,9 @@ _OnNode = diff.MakeBase | diff.RemoveBase | diff.AddPeers | diff.DropPeers | dif
 _OnNetwork = (
     diff.MakeNetwork | diff.SetSegment | diff.AddRemotes | diff.DropRemotes | diff.RemoveNetwork
 )
-_OnSandbox = diff.MakeSandbox | diff.Plug | diff.Unplug | diff.RemoveSandbox | diff.SetServices
+_OnSandbox = diff.MakeSandbox | diff.Plug | diff.Unplug | diff.RemoveSandboxes
+_REFUSALS = (OSError, NftError, ValueError)
+"""What the kernel and the libraries say when they can't; anything else is a bug."""
 
 
 class Performer:
@@ -39,12 +42,25 @@ class Performer:
         not stop all services of the node.
         """
         errors: list[str] = []
-        for operation in operations:
-            try:
-                self._perform(operation)
-            except (OSError, NftError, ValueError) as error:
-                errors.append(f"{_subject(operation)}: {error}")
+        for is_services, group in groupby(operations, _is_services):
+            if is_services:
+                errors.extend(self._set_services(group))
+                continue
+            for operation in group:
+                try:
+                    self._perform(operation)
+                except _REFUSALS as error:
+                    errors.append(f"{_subject(operation)}: {error}")
         self._services.forget_rendered()
+        return errors
+
+    def _set_services(self, operations: Iterable[diff.Operation]) -> list[str]:
+        todo = [operation for operation in operations if isinstance(operation, diff.SetServices)]
+        errors: list[str] = []
+        for sandbox, error in self._services.write(todo).items():
+            if not isinstance(error, _REFUSALS):
+                raise error
+            errors.append(f"SetServices sandbox {sandbox}: {error}")
         return errors
 
     def _perform(self, operation: diff.Operation) -> None:
@@ -67,6 +83,8 @@ class Performer:
                 self._on_network(operation)
             case diff.ForgetFlows():
                 self._forget(operation)
+            case diff.SetServices():
+                raise AssertionError("services are set several at a time")
             case _:
                 self._on_sandbox(operation)
 
@@ -110,10 +128,8 @@ class Performer:
                 sandboxes.plug(self._directory, operation)
             case diff.Unplug():
                 sandboxes.unplug(self._directory, operation)
-            case diff.RemoveSandbox():
-                sandboxes.remove_sandbox(self._directory, operation.sandbox)
-            case diff.SetServices():
-                self._services.write(operation)
+            case diff.RemoveSandboxes():
+                sandboxes.remove_sandboxes(self._directory, operation)
             case _:
                 assert_never(operation)
 
@@ -125,6 +141,10 @@ class Performer:
         name = operation.sandbox
         place = None if name is None else names.sandbox_path(self._directory, name)
         run_in_namespace(place, forget)
+
+
+def _is_services(operation: diff.Operation) -> bool:
+    return isinstance(operation, diff.SetServices)
 
 
 def _subject(operation: diff.Operation) -> str:

@@ -35,6 +35,7 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK = 1, 3, 4, 5
 IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_FD = 10, 18, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 _IFLA_PROTINFO = 12
+_IFLA_GROUP = 27
 _IFLA_AF_SPEC_PORT_ISOLATED = 33
 _IFLA_BR_FORWARD_DELAY, _IFLA_BR_MCAST_SNOOPING = 1, 23
 IFLA_VXLAN_ID, IFLA_VXLAN_LOCAL, IFLA_VXLAN_PORT = 1, 4, 15
@@ -168,6 +169,17 @@ def isolate_port(index: int) -> Message:
 def remove_link(name: str) -> Message:
     """Remove a link, and with one end of a cable the other."""
     return Message(RTM_DELLINK, 0, _ifinfo() + attribute_text(IFLA_IFNAME, name))
+
+
+def group_link(name: str, group: int) -> Message:
+    """Put a link in a group, to be removed with it."""
+    body = attribute_text(IFLA_IFNAME, name) + attribute_u32(_IFLA_GROUP, group)
+    return Message(RTM_NEWLINK, 0, _ifinfo() + body)
+
+
+def remove_group(group: int) -> Message:
+    """Remove all links of a group: that waits once, where removing each waits for each."""
+    return Message(RTM_DELLINK, 0, _ifinfo() + attribute_u32(_IFLA_GROUP, group))
 
 
 def set_address(index: int, address: IPv4Address, prefix_length: int) -> Message:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from dataplane.addressing import endpoint_mac, gateway_address, gateway_subnet
-from dataplane.diff import Plug, SetServices, Unplug
+from dataplane.diff import Plug, RemoveSandboxes, SetServices, Unplug
 from dataplane.kernel import rtnetlink as rt
 from dataplane.kernel import vip_rules
 from dataplane.kernel.channel import Channel
 from dataplane.kernel.names import (
     GATEWAY_BRIDGE,
+    LINK_GROUP,
     NETWORK_BRIDGE,
     interface_name,
     network_path,
@@ -32,6 +34,7 @@ from dataplane.kernel.netns import (
     delete_namespace,
     is_namespace,
     open_namespace,
+    run_in_each,
     run_in_namespace,
     write_sysctl,
 )
@@ -147,19 +150,31 @@ def _remove_interface(path: Path, name: str) -> None:
     run_in_namespace(path, remove)
 
 
-def remove_sandbox(directory: Path, sandbox: str) -> None:
-    """Perform `RemoveSandbox`."""
-    path = sandbox_path(directory, sandbox)
-    if is_namespace(path):
-        # A process may linger in the namespace: its address has to be free all the same.
-        def clear() -> None:
-            with Channel() as channel:
-                for _, name in socket.if_nameindex():
-                    if name.startswith(interface_name(0)[:-1]):
-                        channel.request(rt.remove_link(name), ignore=(errno.ENODEV,))
+def remove_sandboxes(directory: Path, operation: RemoveSandboxes) -> None:
+    """Perform `RemoveSandboxes`.
 
-        run_in_namespace(path, clear)
-    delete_namespace(path)
+    Their cables are removed by name, all of one namespace at once: a process may linger in a
+    sandbox, and its address has to be free all the same.
+    """
+    far: set[str] = set()
+    for sandbox in operation.sandboxes:
+        path = sandbox_path(directory, sandbox)
+        if is_namespace(path):
+            links = run_in_namespace(path, socket.if_nameindex)
+            far |= {port_name(sandbox, number) for number in range(len(links))}
+    for place in (None, *directory.glob("n-*")):
+        run_in_namespace(place, lambda: _remove_links(far))
+    for sandbox in operation.sandboxes:
+        delete_namespace(sandbox_path(directory, sandbox))
+
+
+def _remove_links(names: set[str]) -> None:
+    present = [name for _, name in socket.if_nameindex() if name in names]
+    if not present:
+        return
+    with Channel() as channel:
+        channel.request(*(rt.group_link(name, LINK_GROUP) for name in present))
+        channel.request(rt.remove_group(LINK_GROUP), ignore=(errno.ENODEV,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,27 +195,38 @@ class ServiceWriter:
     """Counts rewritings, so that each begins at another backend."""
     _known: dict[int, _Rendered] = field(default_factory=dict[int, "_Rendered"])
 
-    def write(self, operation: SetServices) -> None:
-        """Perform `SetServices`: the difference, or everything when that is refused."""
-        path = sandbox_path(self.directory, operation.sandbox)
-        self.rotation += 1
-        after, generation = self.rendered(operation.after)
+    def write(self, operations: Sequence[SetServices]) -> dict[str, Exception]:
+        """Perform several `SetServices`; return the errors by sandbox.
 
-        def replace() -> None:
-            self.nft.run(vip_rules.full(after, generation, self.rotation))
+        Each is the difference, or everything when that is refused.
+        """
+        changes: dict[Path, Callable[[], None]] = {}
+        sandboxes: dict[Path, str] = {}
+        for operation in operations:
+            path = sandbox_path(self.directory, operation.sandbox)
+            self.rotation += 1
+            # Prepared here: the threads share nothing but the library.
+            changes[path] = self._change(operation, self.rotation)
+            sandboxes[path] = operation.sandbox
+        errors = run_in_each(changes, lambda path: changes[path]())
+        return {sandboxes[path]: error for path, error in errors.items()}
+
+    def _change(self, operation: SetServices, rotation: int) -> Callable[[], None]:
+        after, generation = self.rendered(operation.after)
+        everything = partial(vip_rules.full, after, generation, rotation)
+        if operation.before is None:
+            return lambda: self.nft.run(everything())
+        before, old = self.rendered(operation.before)
+        difference = vip_rules.delta(before, after, (old, generation), rotation)
 
         def change() -> None:
-            if operation.before is None:
-                replace()
-                return
-            before, old = self.rendered(operation.before)
             try:
-                self.nft.run(vip_rules.delta(before, after, (old, generation), self.rotation))
+                self.nft.run(difference)
             except NftError:
-                # Somebody changed the table (`nft flush ruleset`): then it is not what we think.
-                replace()
+                # Somebody changed the table (`nft flush ruleset`): it is not what we think.
+                self.nft.run(everything())
 
-        run_in_namespace(path, change)
+        return change
 
     def rendered(self, services: tuple[VirtualService, ...]) -> tuple[tuple[Target, ...], str]:
         """Return what these services balance, and its digest."""

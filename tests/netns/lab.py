@@ -296,7 +296,7 @@ class _Greeter(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.DatagramTransport", transport)
 
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:  # noqa: ARG002
         assert self._transport is not None
         self._transport.sendto(f"{self._name} {addr[0]}\n".encode(), addr)
 
