@@ -129,8 +129,7 @@ class _Supervision:
                     self._handle_signals(os.read(wake, _READ_BYTES_MAX))
                 elif not self._read(descriptor):
                     poll.unregister(descriptor)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
+        _kill_all()
         with contextlib.suppress(ChildProcessError):
             while True:
                 os.wait()
@@ -145,7 +144,7 @@ class _Supervision:
             if number == signal.SIGCHLD:
                 self._reap()
             elif number == KILL_ALL:
-                os.kill(-1, signal.SIGKILL)
+                _kill_all()
             elif self._status is None:
                 os.kill(self._command, number)
 
@@ -166,6 +165,12 @@ class _Supervision:
             return False
         self._log.write(self._outputs[descriptor], data, time.time_ns())
         return bool(data)
+
+
+def _kill_all() -> None:
+    """Kill every process of the pid namespace but this one."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
 
 
 def _exit_code(status: int) -> int:

@@ -68,12 +68,14 @@ class DnsServer:
         self._counters = Counters()
         self._listeners: dict[str, Listener] = {}
         self._names: Mapping[str, NetworkNames] = {}
+        self._unserved: set[str] = set()
 
     async def apply(self, plan: NodePlan, sandbox_path: Callable[[str], Path]) -> None:
         """Answer in every sandbox of `plan` as planned; `sandbox_path` as `Driver.sandbox_path`."""
         zones, self._names = build_zones(
             plan, self._names, has_upstream=self._forwarder.has_upstream
         )
+        self._unserved &= zones.keys() - self._listeners.keys()
         for sandbox_id in self._listeners.keys() - zones.keys():
             await self._listeners.pop(sandbox_id).close()
         for sandbox_id, zone in zones.items():
@@ -107,7 +109,9 @@ class DnsServer:
         try:
             udp, tcp = self._open_sockets(path)
         except OSError as error:
-            logger.warning("sandbox=%s error=%r no DNS, will retry", sandbox_id, str(error))
+            if sandbox_id not in self._unserved:
+                logger.warning("sandbox=%s error=%r no DNS, will retry", sandbox_id, str(error))
+            self._unserved.add(sandbox_id)
             return
         listener = Listener(zone, self._forwarder, self._rng, self._counters)
         await listener.open(udp, tcp)

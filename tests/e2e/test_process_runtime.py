@@ -184,6 +184,8 @@ async def test_another_zygote_takes_over(tmp_path: Path) -> None:
     os.kill(first, signal.SIGKILL)
     assert (await run(runtime, script("exit 2")))[0] == Exit(2)
     assert launcher.pid != first
+    for task_id in await runtime.adopt():
+        await runtime.remove(task_id)
     await runtime.close()
 
 
