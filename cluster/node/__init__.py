@@ -1,0 +1,15 @@
+"""One daemon: the composition root, where all the parts of a node meet.
+
+Modules:
+    addresses: which addresses it listens on and advertises
+    agent: session, gossip, tasks and data plane of any node
+    config: its settings
+    daemon: the process
+    facts: what it says of its machine
+    founding: the first objects and files of a cluster
+    leader: the control loops of the leading manager
+    manager: consensus, port 2377 and sessions of a manager
+    member: one membership, from joining to leaving
+    node: the node as its API sees it
+    state_file: what it remembers of its membership
+"""

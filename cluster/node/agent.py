@@ -1,0 +1,258 @@
+"""What every node does, manager or not: session, gossip, tasks and data plane."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from random import Random
+
+from cluster.agent.state_file import StateFile
+from cluster.agent.worker import Worker
+from cluster.ca.tls import TlsContexts
+from cluster.dispatch.client import SessionClient
+from cluster.dispatch.messages import (
+    LogOptions,
+    LogRecord,
+    LogStream,
+    ManagerAddress,
+    Registration,
+)
+from cluster.dispatch.peers import Peers
+from cluster.dispatch.session import managers_in
+from cluster.model.assignment import Assignment, ClusterInfo
+from cluster.model.cluster import KeyState
+from cluster.model.ids import NodeId, TaskId
+from cluster.model.node import NodeDescription, NodeState
+from cluster.model.task import TaskStatus
+from cluster.node.config import NodeConfig, Profile
+from cluster.node.state_file import MembershipRecord
+from cluster.runtime.process import ProcessRuntime
+from dataplane.dns.resolv_conf import parse_upstreams
+from dataplane.dns.server import DnsServer, open_listening_sockets
+from dataplane.kernel.driver import KernelDriver
+from dataplane.kernel.netns import run_in_namespace
+from dataplane.plan import NodePlan
+from gossip.config import GossipConfig
+from gossip.keyring import KeyState as RingState
+from gossip.peer import GossipKey, Peer, State
+
+logger = logging.getLogger(__name__)
+
+WORKER_DIRECTORY = "worker"
+TASKS_DIRECTORY = "tasks"
+GOSSIP_DIRECTORY = "gossip"
+RESOLV_CONF = Path("/etc/resolv.conf")
+DNS_PORT = 53
+_RING_STATES = {
+    KeyState.ACCEPT: RingState.ACCEPT,
+    KeyState.PRIMARY: RingState.PRIMARY,
+    KeyState.RETIRED: RingState.RETIRED,
+}
+
+
+class Agent:
+    """One node's agent. `run` it."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        record: MembershipRecord,
+        description: NodeDescription,
+        contexts: TlsContexts,
+        peers: Peers,
+        on_managers: Callable[[tuple[tuple[NodeId, str], ...]], None],
+        clock: Callable[[], float],
+        rng: Random,
+    ) -> None:
+        """Get ready; nothing runs yet.
+
+        on_managers: is told the managers' addresses whenever they change.
+        """
+        self._config = config
+        self._record = record
+        self._contexts = contexts
+        self._on_managers = on_managers
+        self._clock = clock
+        self._rng = rng
+        self._known_managers = record.managers
+        hidden = [config.data_root / name for name in ("certificates", "raft", "worker", "gossip")]
+        self.runtime = ProcessRuntime(config.data_root / TASKS_DIRECTORY, hidden=hidden)
+        self.driver = KernelDriver(config.run_root)
+        self._dns = DnsServer(
+            partial(run_in_namespace, function=open_listening_sockets), _upstreams(), rng
+        )
+        self._info: asyncio.Future[ClusterInfo] = asyncio.get_running_loop().create_future()
+        remembered = StateFile(self._worker_directory).load().info
+        if remembered is not None:
+            self._info.set_result(remembered)
+        self._running = asyncio.Event()
+        self.peer: Peer | None = None
+        self.worker: Worker | None = None
+        self.client = SessionClient(
+            agent=self,
+            connect=peers.open_session,
+            registration=lambda: Registration(
+                description=description,
+                address=record.address,
+                gossip_port=config.gossip_port,
+                data_address=record.data_address,
+                control_port=record.control_port,
+            ),
+            managers=[ManagerAddress(node, address) for node, address in record.managers],
+            rng=rng,
+        )
+        self.has_session = asyncio.Event()
+        """Set once a manager has told this node what it is to run."""
+
+    async def run(self) -> None:
+        """Take part until cancelled; tasks run on afterwards."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.client.run())
+            info = await self._info
+            peer = self._make_peer(info)
+            worker = self._make_worker(peer)
+            group.create_task(
+                peer.run(
+                    ("0.0.0.0", self._config.gossip_port),  # noqa: S104  (identity is the key)
+                    (self._record.address, self._config.gossip_port),
+                )
+            )
+            self.peer, self.worker = peer, worker
+            self._tell(info)
+            group.create_task(worker.run())
+            self._running.set()
+
+    async def close(self) -> None:
+        """Let go of everything without touching what runs."""
+        await self._dns.close()
+        await self.driver.close()
+        await self.runtime.close()
+
+    async def leave(self) -> None:
+        """Stop every task, take the data plane down and say goodbye."""
+        if self.worker is not None:
+            await self.worker.leave()
+        if self.peer is not None:
+            await self.peer.leave()
+
+    def dead_nodes(self) -> frozenset[NodeId]:
+        """Return the nodes that gossip has declared dead."""
+        if self.peer is None:
+            return frozenset()
+        gone = (State.DEAD, State.LEFT)
+        return frozenset(NodeId(m.node_id) for m in self.peer.members() if m.state in gone)
+
+    # What the session brings (dispatch.client.Agent).
+
+    async def informed(self, info: ClusterInfo) -> None:
+        """Take the cluster's facts."""
+        if not self._info.done():
+            self._info.set_result(info)
+        managers = tuple((m.node, m.address) for m in managers_in(info))
+        if managers and managers != self._known_managers:
+            self._known_managers = managers
+            self._on_managers(managers)
+        await self._running.wait()
+        self._tell(info)
+
+    async def assigned(self, assignment: Assignment) -> None:
+        """Take everything that this node is to run."""
+        await self._running.wait()
+        if self.worker is not None:
+            self.worker.set_assignment(assignment)
+        self.has_session.set()
+
+    async def read_log(self, task: TaskId, options: LogOptions) -> AsyncGenerator[LogRecord]:
+        """Yield the output of a task."""
+        wanted = {
+            stream
+            for stream, is_wanted in (
+                (LogStream.STDOUT, options.stdout),
+                (LogStream.STDERR, options.stderr),
+            )
+            if is_wanted
+        }
+        lines = self.runtime.logs(
+            task, follow=options.follow, tail=options.tail, since_ns=options.since_ns
+        )
+        async for line in lines:
+            stream = LogStream(line.stream.value)
+            if stream in wanted:
+                yield LogRecord(task, stream, line.written_at_ns, line.data)
+
+    # Inside.
+
+    @property
+    def _worker_directory(self) -> Path:
+        return self._config.data_root / WORKER_DIRECTORY
+
+    def _make_peer(self, info: ClusterInfo) -> Peer:
+        directory = self._config.data_root / GOSSIP_DIRECTORY
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Peer(
+            node_id=self._record.node,
+            cluster_id=self._record.cluster,
+            data_address=self._record.data_address,
+            config=_gossip_config(self._config.profile),
+            keys=_ring(info),
+            state_directory=directory,
+            rng=self._rng,
+        )
+
+    def _make_worker(self, peer: Peer) -> Worker:
+        return Worker(
+            node_id=self._record.node,
+            runtime=self.runtime,
+            driver=self.driver,
+            gossip=peer,
+            apply_names=self._apply_names,
+            report=self._report,
+            state_directory=self._worker_directory,
+            now=self._clock,
+        )
+
+    async def _apply_names(self, plan: NodePlan) -> None:
+        await self._dns.apply(plan, self.driver.sandbox_path)
+
+    def _report(self, task: TaskId, status: TaskStatus) -> None:
+        self.client.report({task: status})
+
+    def _tell(self, info: ClusterInfo) -> None:
+        """Bring gossip and worker up to date with the cluster's facts."""
+        if self.peer is None or self.worker is None:
+            return
+        self.peer.set_keys(_ring(info))
+        self.peer.join(_bootstrap(info, self._record.node))
+        known = {str(node.id) for node in info.nodes}
+        for member in self.peer.members():
+            if member.node_id not in known and member.state is not State.LEFT:
+                self.peer.mark_left(member.node_id)
+        self.worker.set_cluster_info(info)
+
+
+def _bootstrap(info: ClusterInfo, own: NodeId) -> Sequence[tuple[str, int]]:
+    """Return where to look for the other members: managers, or anyone when there is no other."""
+    others = [n for n in info.nodes if n.id != own and n.address]
+    managers = [n for n in others if n.manager_address] or others
+    ready = [n for n in managers if n.state is not NodeState.DOWN] or managers
+    return [(n.address, n.gossip_port) for n in ready]
+
+
+def _ring(info: ClusterInfo) -> list[GossipKey]:
+    return [GossipKey(key.id, key.secret, _RING_STATES[key.state]) for key in info.gossip_keys]
+
+
+def _gossip_config(profile: Profile) -> GossipConfig:
+    return GossipConfig.local() if profile is Profile.LOCAL else GossipConfig.lan()
+
+
+def _upstreams() -> list[tuple[str, int]]:
+    text = ""
+    with contextlib.suppress(OSError):
+        text = RESOLV_CONF.read_text()
+    return [(address, DNS_PORT) for address in parse_upstreams(text)]
