@@ -68,3 +68,7 @@ class _Commands(click.Group):
 def main(host: str) -> None:
     """Docker Swarm's service networks for processes, without the Docker Engine."""
     del host  # `options.client` reads it from the context, where it is when a command runs
+
+
+if __name__ == "__main__":
+    main()
