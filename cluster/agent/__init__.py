@@ -1,0 +1,19 @@
+"""The worker side of a node: runs its tasks, publishes their endpoints, plans its data plane.
+
+`worker.Worker` is what the node drives. Modules marked (p) are pure.
+
+Modules:
+    drain: (p) whether every node has stopped using a task
+    endpoints: (p) what this node's own tasks offer
+    execution: (p) a task as the runtime wants it
+    plan_loop: shell of planner and publisher
+    planner: (p) assignment x records x live members -> NodePlan
+    publisher: what gossip is to say of this node
+    records: (p) the records that nodes exchange, as bytes
+    sightings: (p) what gossip says of the other nodes
+    state_file: what the agent remembers over a restart
+    task_machine: (p) the next step of one task
+    task_runner: shell of the task machine
+    task_table: the tasks of this node and what they belong to
+    worker: the agent of one node
+"""

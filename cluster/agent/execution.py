@@ -1,0 +1,35 @@
+"""A task as the runtime wants it (pure)."""
+
+from __future__ import annotations
+
+from cluster.model.task import Task, task_name
+from cluster.runtime.base import Execution
+
+SHORT_ID_LENGTH = 12
+"""Docker: a container's default host name is the start of its id."""
+
+
+def hostname(task: Task) -> str:
+    """Return the host name that the task has."""
+    return task.spec.hostname or task.id[:SHORT_ID_LENGTH]
+
+
+def execution(task: Task) -> Execution:
+    """Return what the runtime needs to run `task`."""
+    spec = task.spec
+    own = tuple((attachment.address, hostname(task)) for attachment in task.attachments)
+    return Execution(
+        task_id=task.id,
+        name=task_name(task),
+        image=spec.image,
+        command=spec.command,
+        environment=spec.environment,
+        working_directory=spec.working_directory,
+        hostname=hostname(task),
+        user=spec.user,
+        stop_signal=spec.stop_signal,
+        stop_grace_s=spec.stop_grace_s,
+        init_hosts=(*own, *spec.hosts),
+        memory_bytes_max=spec.limits.memory_bytes,
+        nano_cpus_max=spec.limits.nano_cpus,
+    )

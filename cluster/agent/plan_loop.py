@@ -1,0 +1,315 @@
+"""Keeps the data plane and gossip equal to what is known: the level-triggered half of the agent.
+
+Driven by `update`, with everything that this node is told and runs, and by gossip. What this node
+says is brought up to date at once; the plan is computed anew and applied by one loop, so that a
+burst of changes becomes one application.
+
+Invariants: nothing is applied before `update` was called with an assignment and cluster facts; an
+`applied` record names only what an applied plan avoids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster.agent import planner
+from cluster.agent.drain import unacknowledged
+from cluster.agent.endpoints import Place, endpoint_records
+from cluster.agent.publisher import Gossip, Publication, Publisher
+from cluster.agent.records import APPLIED_KEY, INGRESS_SCOPE, Phase, encode, encode_applied
+from cluster.agent.sightings import Decoded, RawRecord, Reading, Sightings, read, recall
+from cluster.model.assignment import Assignment, ClusterInfo
+from cluster.model.ids import NodeId, TaskId
+from cluster.reconcile import reconcile
+from dataplane.driver import Driver, DriverError
+from dataplane.plan import NodePlan
+from gossip.wire import State
+
+logger = logging.getLogger(__name__)
+
+COALESCE_S = 0.005
+"""What comes through gossip within this time shares one plan."""
+RETRY_AFTER_S = 0.5
+REAPPLY_AFTER_S = 30.0
+"""An unchanged plan is applied again after this: heals what failed half-way, like a resolver."""
+RECALL_UNKNOWN_S = 30.0
+"""After a start: how long members that gossip has not found yet count as live."""
+RECALL_SILENT_S = 3.0
+"""After a start: how long the records of live members may still be on their way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """What this node is told, and what it runs."""
+
+    assignment: Assignment
+    info: ClusterInfo
+    sandboxes: frozenset[TaskId] = frozenset()
+    phases: Mapping[TaskId, Phase] = field(default_factory=dict[TaskId, Phase])
+    is_leaving: bool = False
+    """Nothing is to be left of the data plane once no task needs a sandbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStats:
+    """Counts since the start, and how things stand."""
+
+    plans: int
+    """Times that a plan was applied."""
+    failures: int
+    last_apply_ms: float
+    records: int
+    """Published now."""
+    refused: int
+    """Times that gossip would not take something."""
+    malformed: int
+    """Records of other nodes that cannot be read, in the last look."""
+    live_nodes: int
+    """Other nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A plan, and what it means for tasks."""
+
+    plan: NodePlan
+    draining: frozenset[tuple[str, TaskId]]
+    """Scope and task of what it gives no new connections."""
+
+
+class PlanLoop:
+    """Plans, applies and publishes."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        *,
+        driver: Driver,
+        gossip: Gossip,
+        apply_names: Callable[[NodePlan], Awaitable[None]],
+        on_change: Callable[[], None],
+        remembered: Sightings,
+    ) -> None:
+        """Wire up; nothing happens before `run`.
+
+        Args:
+            node: this node.
+            driver: its data plane.
+            gossip: its gossip peer.
+            apply_names: makes the DNS server answer from a plan that was applied.
+            on_change: called when a plan was applied, could not be, or others said something.
+            remembered: what gossip said before this start.
+        """
+        self._node = node
+        self._driver = driver
+        self._gossip = gossip
+        self._apply_names = apply_names
+        self._on_change = on_change
+        self._publisher = Publisher(gossip)
+        self._remembered = remembered
+        self._decoded: dict[bytes, Decoded] = {}
+        self._local: Local | None = None
+        self._sightings = remembered
+        self._reading = Reading()
+        self._changed = asyncio.Event()
+        self._applied: _Wanted | None = None
+        self._sandboxes: frozenset[str] = frozenset()
+        self._started_at: float | None = None
+        self._applied_at = 0.0
+        self._last_apply_ms = 0.0
+        self._plans = 0
+        self._failures = 0
+        self.error = ""
+        """Why the last plan could not be applied; empty: it was."""
+
+    @property
+    def sightings(self) -> Sightings:
+        """What gossip said last, with what is remembered."""
+        return self._sightings
+
+    @property
+    def plan(self) -> NodePlan | None:
+        """The plan that was applied last; None: none yet."""
+        return None if self._applied is None else self._applied.plan
+
+    def sandbox(self, task: TaskId) -> Path | None:
+        """Return where a task's sandbox is; None: it is not there."""
+        return self._driver.sandbox_path(task) if task in self._sandboxes else None
+
+    def update(self, local: Local) -> None:
+        """Take what this node is told and runs: publish it at once, and plan soon."""
+        self._local = local
+        self._publish()
+        self._changed.set()
+
+    def is_acknowledged(self, task: TaskId) -> bool:
+        """Return whether no plan, here or elsewhere, gives a draining task new connections."""
+        if self._applied is None:
+            return False
+        scopes = {p.scope for p in self._publisher.said.records if _task_of(p) == task}
+        if any((scope, task) not in self._applied.draining for scope in scopes):
+            return False
+        return not unacknowledged(task, scopes, self._reading)
+
+    async def run(self) -> None:
+        """Plan and apply until cancelled."""
+        self._started_at = asyncio.get_running_loop().time()
+        self._look()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow_gossip())
+            group.create_task(self._forget())
+            group.create_task(
+                reconcile(
+                    "plan",
+                    self._changed,
+                    self._wanted,
+                    self._decide,
+                    self._apply,
+                    retry_after_s=RETRY_AFTER_S,
+                )
+            )
+
+    def stats(self) -> PlanStats:
+        """Return counts."""
+        return PlanStats(
+            plans=self._plans,
+            failures=self._failures,
+            last_apply_ms=self._last_apply_ms,
+            records=len(self._publisher.said.records),
+            refused=self._publisher.refused,
+            malformed=self._reading.malformed,
+            live_nodes=len(self._reading.live),
+        )
+
+    async def _follow_gossip(self) -> None:
+        with self._gossip.watch() as changed:
+            while True:
+                await changed.wait()
+                await asyncio.sleep(COALESCE_S)
+                changed.clear()
+                self._look()
+
+    async def _forget(self) -> None:
+        """Look again when what is remembered no longer counts."""
+        await asyncio.sleep(RECALL_SILENT_S)
+        self._look()
+        await asyncio.sleep(RECALL_UNKNOWN_S - RECALL_SILENT_S)
+        self._look()
+        self._remembered = Sightings()
+
+    def _look(self) -> None:
+        """Take in what gossip says now."""
+        now = asyncio.get_running_loop().time()
+        age_s = 0.0 if self._started_at is None else now - self._started_at
+        scopes = self._publisher.said.scopes
+        said = _sightings(self._gossip, scopes)
+        self._sightings = recall(
+            said,
+            self._remembered,
+            unknown_live=age_s < RECALL_UNKNOWN_S,
+            silent_live=age_s < RECALL_SILENT_S,
+        )
+        self._reading, self._decoded = read(self._sightings, self._node, scopes, self._decoded)
+        self._changed.set()
+        self._on_change()
+
+    def _publish(self) -> None:
+        local = self._local
+        index = None if local is None else _index(local.info, self._node)
+        if local is None or index is None:
+            return
+        before = self._publisher.said.scopes
+        wanted = _publication(index, local, self._applied)
+        self._publisher.say(wanted)
+        if wanted.scopes - before:
+            self._look()
+
+    def _wanted(self) -> _Wanted | None:
+        local = self._local
+        if local is None:
+            return None
+        if local.is_leaving and not local.sandboxes:
+            return _Wanted(NodePlan(), frozenset())
+        view = planner.View(
+            node=self._node,
+            assignment=local.assignment,
+            info=local.info,
+            sandboxes=local.sandboxes,
+            phases=local.phases,
+            reading=self._reading,
+        )
+        plan = planner.plan(view)
+        return None if plan is None else _Wanted(plan, planner.draining(view))
+
+    def _decide(self, wanted: _Wanted | None) -> list[_Wanted]:
+        age_s = asyncio.get_running_loop().time() - self._applied_at
+        if wanted is None or (wanted == self._applied and age_s < REAPPLY_AFTER_S):
+            return []
+        return [wanted]
+
+    async def _apply(self, actions: Sequence[_Wanted]) -> None:
+        clock = asyncio.get_running_loop().time
+        for wanted in actions:
+            begun = clock()
+            # While it is under way, a sandbox to be removed may be half gone.
+            kept = {sandbox.id for sandbox in wanted.plan.sandboxes}
+            self._sandboxes = self._sandboxes & kept
+            try:
+                await self._driver.apply(wanted.plan)
+                await self._apply_names(wanted.plan)
+            except (DriverError, OSError) as error:
+                self._failures += 1
+                self.error = f"waiting for the network: {error}"
+                self._on_change()
+                raise
+            self._applied, self._sandboxes, self.error = wanted, frozenset(kept), ""
+            self._applied_at = clock()
+            self._last_apply_ms = (self._applied_at - begun) * 1e3
+            self._plans += 1
+            self._publish()
+            self._on_change()
+
+
+def _task_of(place: Place) -> str:
+    return place.key.partition(".")[0]
+
+
+def _sightings(gossip: Gossip, scopes: frozenset[str]) -> Sightings:
+    members = gossip.members()
+    is_live = {member.node_id: member.state <= State.SUSPECT for member in members}
+    return Sightings(
+        live={NodeId(m.node_id): m.data_address for m in members if is_live[m.node_id]},
+        dead=frozenset(NodeId(m.node_id) for m in members if not is_live[m.node_id]),
+        records={
+            scope: tuple(
+                RawRecord(NodeId(record.owner), record.key, record.value)
+                for record in gossip.records(scope)
+            )
+            for scope in sorted(scopes)
+        },
+    )
+
+
+def _index(info: ClusterInfo, node: NodeId) -> int | None:
+    return next((n.index for n in info.nodes if n.id == node), None)
+
+
+def _publication(index: int, local: Local, applied: _Wanted | None) -> Publication:
+    """Return what this node says: its endpoints, and what its applied plan avoids."""
+    tasks = (local.assignment.tasks.get(task) for task in local.sandboxes)
+    attachments = (a.network for task in tasks if task is not None for a in task.attachments)
+    scopes = frozenset({INGRESS_SCOPE, *attachments})
+    records = {
+        place: encode(record)
+        for place, record in endpoint_records(local.assignment, local.phases, index).items()
+        if place.scope in scopes
+    }
+    draining = frozenset[tuple[str, TaskId]]() if applied is None else applied.draining
+    for scope in scopes if applied is not None else ():
+        tasks_out = (task for where, task in draining if where == scope)
+        records[Place(scope, APPLIED_KEY)] = encode_applied(tasks_out)
+    return Publication(scopes, records)
