@@ -76,16 +76,16 @@ async def serve(
     app = make_app(backend, events)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     await runner.setup()
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(events.run())
-            with _listening_socket(socket_path, group) as listener:
-                await web.SockSite(runner, listener).start()
-                logger.info("API listens socket=%s", socket_path)
+    with _listening_socket(socket_path, group) as listener:
+        try:
+            await web.SockSite(runner, listener).start()
+            logger.info("API listens socket=%s", socket_path)
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(events.run())
                 yield
-            watching.cancel()
-    finally:
-        await runner.cleanup()
+                watching.cancel()
+        finally:
+            await runner.cleanup()
 
 
 @contextmanager

@@ -87,7 +87,7 @@ class Swarm:
         if membership.state is LocalState.INACTIVE:
             raise NotAllowed(NOT_PART_OF_SWARM)
         if membership.is_manager and not force:
-            raise NotAllowed(_leave_warning(self._backend.raft_view()))
+            raise NotAllowed(leave_warning(self._backend.raft_view()))
         await self._backend.swarm_leave(force=force)
         return web.Response()
 
@@ -129,7 +129,7 @@ class Swarm:
             raise NotAllowed(ALREADY_IN_SWARM)
 
 
-def _leave_warning(raft: RaftView) -> str:
+def leave_warning(raft: RaftView) -> str:
     """Return Swarm's words for a manager that leaves without `--force`."""
     text = "You are attempting to leave the swarm on a node that is participating as a manager. "
     members = len(raft.reachability)

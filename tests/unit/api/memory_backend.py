@@ -26,7 +26,7 @@ from cluster.api.backend import (
 )
 from cluster.model.cluster import Cluster, JoinTokens
 from cluster.model.errors import Unavailable
-from cluster.model.ids import ClusterId, NetworkId, NodeId, ServiceId, TaskId, new_id
+from cluster.model.ids import ClusterId, NetworkId, NodeId, TaskId, new_id
 from cluster.model.meta import Meta
 from cluster.model.network import Network, NetworkSpec
 from cluster.model.node import Node, NodeDescription, NodeSpec, NodeState, Role
@@ -101,6 +101,10 @@ class MemoryBackend:
         while reaction := list(self._react()):
             await self._proposer.propose(reaction)
         return index
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        """Change the state without the world's reaction."""
+        await self._proposer.propose(changes)
 
     def raft_view(self) -> RaftView:
         if self._membership.node is None:
@@ -206,7 +210,9 @@ class MemoryBackend:
         changes: list[Change] = [DeleteTask(t.id) for t in tasks if t not in current]
         changes += [DeleteTask(t.id) for t in current[wanted:]]
         for number in range(len(current), wanted):
-            changes += self._run(service, 0 if is_global else number + 1, nodes[number % len(nodes)])
+            changes += self._run(
+                service, 0 if is_global else number + 1, nodes[number % len(nodes)]
+            )
         return changes
 
     def _run(self, service: Service, slot: int, node: NodeId) -> list[Change]:
@@ -244,8 +250,3 @@ def make_node(node_id: NodeId, hostname: str, role: Role, index: int = 1) -> Nod
         state=NodeState.READY,
         meta=Meta(created_at=START, updated_at=START),
     )
-
-
-def service_id(text: str) -> ServiceId:
-    """Return an identifier as it is typed in a request."""
-    return ServiceId(text)
