@@ -7,13 +7,17 @@ reach. The same port carries Raft, told apart by ALPN.
 
 Modules:
     admission: joins and renewals: who is let in, with which certificate
-    calls: one HTTP request to a manager, and its errors
+    calls: one HTTP request to a manager, and what can go wrong with it
     channel: a two-way stream of messages, and WebSockets as one
-    client: the node's side of a session
+    client: the node's side: keeps a session with any manager
+    conversation: one session, from the node's side
     endpoints: the HTTP endpoints of port 2377
+    inbox: what the node has been told of its assignment, page by page
     join: the joining node's side of a join
+    log_sender: the node's side of log requests
     logs: the output of tasks, from whichever node they run on
     messages: what a session carries, and its codec
+    outbox: the statuses that no manager has committed yet
     peers: what a node asks of managers outside its session
     port: the TLS server, shared by HTTP and Raft
     requests: bodies of the HTTP endpoints, and their codec

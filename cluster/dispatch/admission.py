@@ -141,6 +141,7 @@ class Admission:
             request.csr, node=node_id, role=role, now=self._clock()
         )
         logger.info("node let in: node=%s role=%s address=%s", node_id, role, node.address)
+        managers = managers_in(view_of(self._replica.snapshot()).info)
         return JoinResponse(
             node=node_id,
             role=role,
@@ -148,7 +149,7 @@ class Admission:
             certificate=certificate,
             ca=authority.root.certificate,
             address=node.address,
-            managers=managers_in(view_of(self._replica.snapshot()).info),
+            managers=tuple(m for m in managers if m.node != node_id),
         )
 
     async def renew(self, identity: PeerIdentity, csr: bytes) -> bytes:

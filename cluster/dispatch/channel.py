@@ -99,3 +99,11 @@ class WebSocketChannel:
                 await self._socket.close(code=code, message=cut)
         except (OSError, aiohttp.ClientError):
             pass
+
+
+def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error of a group that is no group: why a session's tasks have ended."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -32,6 +32,7 @@ from cluster.dispatch.messages import (
 from cluster.dispatch.requests import (
     CA_PATH,
     CONTENT_TYPE,
+    ERROR_HEADER,
     JOIN_PATH,
     LOGS_PATH,
     RAFT_JOIN_PATH,
@@ -65,8 +66,6 @@ RENEWAL_GRACE_S = 365 * 24 * 3600.0
 comes back by itself. The node must still be a member."""
 BODY_S = 10.0
 """How long a request's body may take."""
-ERROR_HEADER = "Hivewire-Error"
-"""`<kind> <percent-encoded message>`."""
 _STATUS = {
     "Invalid": HTTPStatus.BAD_REQUEST,
     "NotFound": HTTPStatus.NOT_FOUND,

@@ -23,6 +23,8 @@ from cluster.model.ids import ClusterId, NodeId, TaskId
 from cluster.model.node import Availability, Role
 
 CONTENT_TYPE = "application/msgpack"
+ERROR_HEADER = "Hivewire-Error"
+"""`<kind> <percent-encoded message>`: the error where a refused WebSocket can read it."""
 CA_PATH = "/v1/ca"
 JOIN_PATH = "/v1/join"
 RENEW_PATH = "/v1/renew"

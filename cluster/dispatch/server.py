@@ -17,12 +17,12 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import assert_never, cast
+from typing import assert_never
 
 from cluster.ca.certificates import PeerIdentity
 from cluster.control.liveness import Sighting
 from cluster.dispatch.admission import described
-from cluster.dispatch.channel import Channel, ChannelClosed, CloseCode
+from cluster.dispatch.channel import Channel, ChannelClosed, CloseCode, first_of
 from cluster.dispatch.logs import LogBroker, NodeLogs
 from cluster.dispatch.messages import (
     AssignmentDiff,
@@ -163,10 +163,10 @@ class SessionServer:
         try:
             hello = await self._hello(channel)
             await self._serve(channel, identity, hello, address)
-        except ChannelClosed as ended:
-            logger.info("session over: node=%s reason=%s", identity.node, ended)
-        except (SessionEnded, MalformedMessage, TimeoutError) as error:
-            await self._end(channel, identity.node, error)
+        except* ChannelClosed as errors:
+            logger.info("session over: node=%s reason=%s", identity.node, first_of(errors))
+        except* (SessionEnded, MalformedMessage, TimeoutError) as errors:
+            await self._end(channel, identity.node, first_of(errors))
 
     def receive_sightings(self, manager: NodeId, report: SightingReport) -> None:
         """Take what another manager sees."""
@@ -260,8 +260,6 @@ class SessionServer:
                 group.create_task(self._tell(session))
                 group.create_task(self._describe(session, address))
                 group.create_task(self._listen(session, group))
-        except BaseExceptionGroup as errors:
-            raise _first(errors) from errors
         finally:
             self.logs.detach(node, logs)
             if self._sessions.get(node) is session:
@@ -378,7 +376,7 @@ class SessionServer:
             self._malformed += 1
             raise
 
-    async def _end(self, channel: Channel, node: NodeId, error: Exception) -> None:
+    async def _end(self, channel: Channel, node: NodeId, error: BaseException) -> None:
         match error:
             case SessionEnded(code=code):
                 reason = str(error)
@@ -388,21 +386,3 @@ class SessionServer:
                 code, reason = CloseCode.SILENT, "no hello in time"
         logger.info("session ended: node=%s code=%s reason=%s", node, code.name, reason)
         await channel.close(code, reason)
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the one error that ended a session; a bug, if there is one, before all others."""
-    leaves = _leaves(errors)
-    expected = (ChannelClosed, SessionEnded, MalformedMessage)
-    bugs = [e for e in leaves if not isinstance(e, expected)]
-    return (bugs or leaves)[0]
-
-
-def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    leaves: list[BaseException] = []
-    for error in errors.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            leaves.extend(_leaves(cast("BaseExceptionGroup[BaseException]", error)))
-        else:
-            leaves.append(error)
-    return leaves
