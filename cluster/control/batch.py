@@ -24,12 +24,16 @@ LOOP_BYTES_MAX = BATCH_BYTES_MAX // 2
 
 
 def decide_all(snapshot: Snapshot, now: float, rng: Random) -> list[Change]:
-    """Return what orchestrator, allocator, scheduler and reaper ask for, in this order."""
+    """Return what orchestrator, allocator, scheduler and reaper ask for, in this order.
+
+    But tasks are given up first: the others count on their places and addresses.
+    """
     loops: tuple[Callable[[Snapshot], list[Change]], ...] = (
+        lambda view: reaper.give_up(view, now),
         lambda view: orchestrator.decide(view, now, rng),
         lambda view: allocator.decide(view, now),
         lambda view: scheduler.decide(view, now),
-        lambda view: reaper.decide(view, now),
+        reaper.forget,
     )
     decided: list[Change] = []
     room = BATCH_BYTES_MAX

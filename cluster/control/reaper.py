@@ -18,6 +18,7 @@ from cluster.model.cluster import TASK_HISTORY_LIMIT
 from cluster.model.node import Node, NodeState
 from cluster.model.service import Service
 from cluster.model.task import Task, TaskState, TaskStatus, is_ended
+from cluster.state.apply import apply
 from cluster.state.changes import Change, DeleteTask, ReportStatus
 from cluster.state.snapshot import Snapshot
 
@@ -26,8 +27,30 @@ ORPHANED_AFTER_S = 24 * 3600.0
 
 
 def decide(snapshot: Snapshot, now: float) -> list[Change]:
-    """Return the tasks to forget, and those to give up."""
-    return [*_give_up(snapshot, now), *(DeleteTask(t.id) for t in _needless(snapshot))]
+    """Return the tasks to give up, and those to forget."""
+    given_up = give_up(snapshot, now)
+    return given_up + forget(apply(snapshot, given_up, snapshot.index + 1))
+
+
+def give_up(snapshot: Snapshot, now: float) -> list[Change]:
+    """Return the orphans: tasks whose node has been down for too long."""
+    lost = {
+        n.id
+        for n in snapshot.nodes.values()
+        if n.state is NodeState.DOWN and n.meta.updated_at and _given_up_at(n) <= now
+    }
+    error = "the node has been down for too long"
+    status = TaskStatus(TaskState.ORPHANED, now, "task was orphaned", error=error)
+    return [
+        ReportStatus(task.id, task.node, status)
+        for task in (snapshot.tasks.values() if lost else ())
+        if task.node in lost and not is_ended(task.status.state)
+    ]
+
+
+def forget(snapshot: Snapshot) -> list[Change]:
+    """Return the deletion of tasks that nobody needs any more."""
+    return [DeleteTask(task.id) for task in _needless(snapshot)]
 
 
 def next_wakeup(snapshot: Snapshot, now: float) -> float | None:
@@ -38,19 +61,6 @@ def next_wakeup(snapshot: Snapshot, now: float) -> float | None:
 
 def _given_up_at(node: Node) -> float:
     return node.meta.updated_at + ORPHANED_AFTER_S
-
-
-def _give_up(snapshot: Snapshot, now: float) -> Iterable[Change]:
-    lost = {
-        n.id
-        for n in snapshot.nodes.values()
-        if n.state is NodeState.DOWN and n.meta.updated_at and _given_up_at(n) <= now
-    }
-    for task in snapshot.tasks.values() if lost else ():
-        if task.node in lost and not is_ended(task.status.state):
-            error = "the node has been down for too long"
-            status = TaskStatus(TaskState.ORPHANED, now, "task was orphaned", error=error)
-            yield ReportStatus(task.id, task.node, status)
 
 
 def _needless(snapshot: Snapshot) -> Iterable[Task]:

@@ -68,6 +68,12 @@ def is_live(task: Task) -> bool:
     return is_wanted(task) and not is_ended(task.status.state)
 
 
+def is_over(task: Task) -> bool:
+    """Return whether nothing of `task` runs, nor will: it ended, or no node will be told of it."""
+    is_told = task.status.state >= TaskState.ASSIGNED
+    return is_ended(task.status.state) or (not is_wanted(task) and not is_told)
+
+
 def is_outdated(service: Service, task: Task) -> bool:
     """Return whether `task` was made from another task spec than the service has now."""
     return task.spec_version < service.spec_version and task.spec != service.spec.task

@@ -17,7 +17,7 @@ from random import Random
 
 from cluster.control.constraints import matches, parse_constraints
 from cluster.control.restart import ENDED_BY_ITSELF, restart_at
-from cluster.control.slots import Slot, SlotKey, is_outdated, is_wanted, stop
+from cluster.control.slots import Slot, SlotKey, is_outdated, is_over, is_wanted, stop
 from cluster.model.errors import Invalid
 from cluster.model.ids import NodeId, TaskId, new_id
 from cluster.model.meta import Meta
@@ -109,7 +109,7 @@ class Upkeep:
         """Return what is to become of `slot`."""
         task = slot.newest
         policy = self._service.spec.task.restart
-        if not is_ended(task.status.state) and not self._places.is_lost(task):
+        if not is_over(task) and not self._places.is_lost(task):
             return _under_way(task)
         if is_outdated(self._service, task):
             return Outlook.REPLACE

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv4Network
 from itertools import combinations
 from random import Random
@@ -12,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.control.batch import decide_all
+from cluster.control.batch import BATCH_BYTES_MAX, decide_all
 from cluster.control.scheduler import GATEWAY_HOSTS
 from cluster.control.slots import is_wanted, slot_key
 from cluster.model.node import Availability, NodeState
 from cluster.model.task import TaskState, TaskStatus, is_ended
-from cluster.state.changes import AssignTask, Change, ReportStatus
+from cluster.state.changes import AssignTask, Change, PutService, ReportStatus
+from cluster.state.codec import encode_changes
 from cluster.state.snapshot import Snapshot
 from tests.unit.control.world import World
 
@@ -190,16 +192,34 @@ def test_scaling_any_way_ends_with_exactly_so_many(replicas: list[int]) -> None:
     assert max(counts) - min(counts) <= 1 or len(set(replicas)) > 1
 
 
+def place_all(world: World) -> list[int]:
+    """Commit what is decided until nothing is, and return the size of each transaction."""
+    sizes: list[int] = []
+    while changes := decide_all(world.snapshot, world.now, world.rng):
+        world.apply(changes)
+        sizes.append(len(encode_changes(changes)))
+    return sizes
+
+
 @pytest.mark.parametrize("replicas", [30, 600])
 def test_a_big_service_takes_few_commits(replicas: int) -> None:
     world = World()
-    world.handle("cluster size=16\nnetwork app\n" + "\n".join(f"node n{i}" for i in range(3)))
+    world.handle("cluster size=16\nnetwork app\nnode a\nnode b\nnode c")
     world.handle(f"service web replicas={replicas} networks=app")
-    commits = 0
-    decide: Callable[[Snapshot], list[Change]] = lambda s: decide_all(s, world.now, world.rng)  # noqa: E731
-    while changes := decide(world.snapshot):
-        world.apply(changes)
-        commits += 1
+    commits = place_all(world)
     states = Counter(t.status.state for t in world.snapshot.tasks.values())
     assert states == {TaskState.ASSIGNED: replicas}
-    assert commits <= 1 + replicas // 200
+    assert len(commits) <= 1 + replicas // 200
+
+
+def test_big_specs_are_committed_in_parts() -> None:
+    world = World()
+    world.handle("cluster size=16\nnode a\nnode b\nservice web replicas=0")
+    [service] = world.snapshot.services.values()
+    big = replace(service.spec.task, environment=(("BIG", "x" * 20_000),))
+    world.apply([PutService(replace(service, spec=replace(service.spec, task=big, replicas=60)))])
+    sizes = place_all(world)
+    states = Counter(t.status.state for t in world.snapshot.tasks.values())
+    assert states == {TaskState.ASSIGNED: 60}
+    assert max(sizes) <= BATCH_BYTES_MAX + 1024
+    assert len(sizes) == 7
