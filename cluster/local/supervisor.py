@@ -94,7 +94,7 @@ def start_daemon(cluster: _Cluster, node: LocalNode) -> None:
     arguments = [
         sys.executable, "-m", "cluster.cli.main", "daemon",
         "--data-root", str(root), "--run-root", str(root / "run"),
-        "--host", f"unix://{cluster.layout.socket(node)}",
+        "--listen", f"unix://{cluster.layout.socket(node)}",
         "--hostname", node.name, "--profile", "local",
     ]  # fmt: skip
     log = os.open(cluster.layout.log(node), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
