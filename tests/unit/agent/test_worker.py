@@ -1,0 +1,465 @@
+"""The worker: tasks come, run, drain and go; daemons, managers and drivers fail."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from cluster.agent.records import (
+    APPLIED_KEY,
+    INGRESS_SCOPE,
+    Phase,
+    decode_untrusted,
+    encode,
+    encode_applied,
+)
+from cluster.model.assignment import Assignment
+from cluster.model.service import EndpointMode
+from cluster.model.task import TaskState
+from dataplane.plan import NodePlan, Protocol
+from gossip.wire import State
+from tests.unit.agent.bench import Bench, wait_until
+from tests.unit.agent.objects import (
+    A,
+    B,
+    C,
+    NET,
+    VIP,
+    assignment,
+    desire,
+    info,
+    published,
+    record,
+    service,
+    task,
+)
+from tests.unit.agent.virtual_time import virtual
+
+ONE = task(1)
+S = TaskState
+LIFE = [S.ACCEPTED, S.PREPARING, S.READY, S.STARTING, S.RUNNING]
+
+
+def phase_of(bench: Bench, scope: str = NET) -> Phase | None:
+    value = bench.ether.said_by(A, scope).get(ONE.id)
+    return None if value is None else decode_untrusted(value).phase
+
+
+def backends(bench: Bench) -> list[IPv4Address]:
+    networks = bench.driver.plan.networks
+    return [b for network in networks for service in network.services for b in service.backends]
+
+
+@virtual
+async def test_task_runs_only_after_its_sandbox_exists(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        bench.driver.delay_s = 0.5
+        await wait_until(lambda: S.PREPARING in bench.states(ONE.id))
+        await asyncio.sleep(0.4)
+        assert S.READY not in bench.states(ONE.id)
+        await wait_until(lambda: S.RUNNING in bench.states(ONE.id))
+
+        assert bench.states(ONE.id) == LIFE
+        assert bench.driver.has_sandbox(ONE.id)
+        assert bench.named[0] == bench.driver.plans[0]
+        assert phase_of(bench) is Phase.SERVING
+        assert bench.status(ONE.id).pid > 0
+
+
+@virtual
+async def test_exit_is_reported_and_withdrawn_at_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await wait_until(lambda: phase_of(bench) is Phase.SERVING)
+        bench.runtime.finish(ONE.id, 3, "oops")
+        took_s = await wait_until(lambda: phase_of(bench) is None)
+        assert took_s < 0.005
+        await wait_until(lambda: not bench.driver.has_sandbox(ONE.id))
+
+    status = bench.status(ONE.id)
+    assert (status.state, status.exit_code) == (S.FAILED, 3)
+    assert status.error == "task: non-zero exit (3): oops"
+
+
+@virtual
+async def test_task_that_completes(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(task(1, command=("true",))))
+        await wait_until(lambda: S.COMPLETE in bench.states(ONE.id))
+    assert bench.states(ONE.id) == [*LIFE, S.COMPLETE]
+
+
+@virtual
+async def test_task_that_cannot_run_is_rejected(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(task(1, command=("nonsense",)), task(2)))
+        await wait_until(lambda: S.RUNNING in bench.states(task(2).id))
+        await wait_until(lambda: not bench.driver.has_sandbox(ONE.id))
+    status = bench.status(ONE.id)
+    assert status.state is S.REJECTED
+    assert "executable file not found" in status.error
+
+
+@virtual
+async def test_thirty_tasks_share_few_plans(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    tasks = [task(n) for n in range(1, 31)]
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(*tasks))
+        took_s = await wait_until(
+            lambda: (
+                worker.stats().tasks.get(S.RUNNING) == len(tasks)
+                and len(backends(bench)) == len(tasks)
+            )
+        )
+    assert took_s < 0.5
+    assert len(bench.driver.plans) <= 6
+
+
+@virtual
+async def test_drain_waits_for_every_node_that_is_attached(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, B, C)
+    bench.ether.say(B, NET, APPLIED_KEY, encode_applied([]))
+    tasks = assignment(ONE)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(tasks)
+        await wait_until(lambda: phase_of(bench) is Phase.SERVING)
+        worker.set_assignment(desire(tasks, S.SHUTDOWN, 1))
+        await wait_until(lambda: phase_of(bench) is Phase.DRAINING)
+        await asyncio.sleep(0.5)
+        assert bench.driver.connect(IPv4Address(VIP)) is None
+        assert bench.driver.has_sandbox(ONE.id)
+        assert S.SHUTDOWN not in bench.states(ONE.id)
+
+        bench.ether.say(B, NET, APPLIED_KEY, encode_applied([ONE.id]))
+        took_s = await wait_until(lambda: S.SHUTDOWN in bench.states(ONE.id))
+        assert took_s < 0.2
+        assert phase_of(bench) is None
+        await wait_until(lambda: not bench.driver.has_sandbox(ONE.id))
+        assert (worker.stats().drains, worker.stats().drains_timed_out) == (1, 0)
+        assert bench.status(ONE.id).exit_code == 128 + 15
+
+
+@virtual
+async def test_drain_does_not_wait_for_ever(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, B)
+    bench.ether.say(B, NET, APPLIED_KEY, encode_applied([]))
+    tasks = assignment(ONE)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(tasks)
+        await wait_until(lambda: phase_of(bench) is Phase.SERVING)
+        worker.set_assignment(desire(tasks, S.SHUTDOWN, 1))
+        took_s = await wait_until(lambda: S.SHUTDOWN in bench.states(ONE.id))
+        assert 2.0 <= took_s < 2.3
+        assert worker.stats().drains_timed_out == 1
+
+
+@virtual
+async def test_drain_does_not_wait_for_the_dead(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, B)
+    bench.ether.say(B, NET, APPLIED_KEY, encode_applied([]))
+    tasks = assignment(ONE)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(tasks)
+        await wait_until(lambda: phase_of(bench) is Phase.SERVING)
+        worker.set_assignment(desire(tasks, S.SHUTDOWN, 1))
+        await asyncio.sleep(0.3)
+        bench.ether.set_state(B, State.DEAD)
+        took_s = await wait_until(lambda: S.SHUTDOWN in bench.states(ONE.id))
+        assert took_s < 0.2
+
+
+@virtual
+async def test_drain_of_a_published_port_waits_for_nodes_without_the_network(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, B)
+    bench.ether.say(B, INGRESS_SCOPE, APPLIED_KEY, encode_applied([]))
+    tasks = assignment(ONE, services=(service(EndpointMode.VIP, published()),))
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(tasks)
+        await wait_until(lambda: bench.driver.connect_port(Protocol.TCP, 8080))
+        worker.set_assignment(desire(tasks, S.SHUTDOWN, 1))
+        await asyncio.sleep(0.5)
+        assert S.SHUTDOWN not in bench.states(ONE.id)
+        assert bench.driver.connect_port(Protocol.TCP, 8080) is None
+        bench.ether.say(B, INGRESS_SCOPE, APPLIED_KEY, encode_applied([ONE.id]))
+        await wait_until(lambda: S.SHUTDOWN in bench.states(ONE.id))
+
+
+@virtual
+async def test_node_says_which_draining_tasks_its_plan_avoids(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, B)
+    two = record(2)
+    bench.ether.say(B, NET, two.task, encode(two))
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await wait_until(lambda: len(backends(bench)) == 2)
+
+        bench.driver.delay_s = 0.1
+        bench.ether.say(B, NET, two.task, encode(replace(two, phase=Phase.DRAINING)))
+        await asyncio.sleep(0.05)
+        assert bench.ether.said_by(A, NET)[APPLIED_KEY] == encode_applied([])
+        await asyncio.sleep(0.1)
+        assert bench.ether.said_by(A, NET)[APPLIED_KEY] == encode_applied([two.task])
+        assert bench.driver.connect(IPv4Address(VIP)) == IPv4Address("10.0.1.11")
+        assert [r.address for r in bench.driver.plan.networks[0].remotes] == [two.address]
+
+        bench.ether.say(B, NET, two.task, None)
+        await wait_until(lambda: bench.ether.said_by(A, NET)[APPLIED_KEY] == encode_applied([]))
+        assert bench.driver.plan.networks[0].remotes == ()
+
+
+@virtual
+async def test_process_that_ends_while_it_drains(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, B)
+    bench.ether.say(B, NET, APPLIED_KEY, encode_applied([]))
+    tasks = assignment(ONE)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(tasks)
+        await wait_until(lambda: phase_of(bench) is Phase.SERVING)
+        worker.set_assignment(desire(tasks, S.SHUTDOWN, 1))
+        await asyncio.sleep(0.5)
+        bench.runtime.finish(ONE.id, 0)
+        took_s = await wait_until(lambda: S.SHUTDOWN in bench.states(ONE.id))
+        assert took_s < 0.01
+
+
+@virtual
+async def test_deleted_task_is_drained_then_removed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await wait_until(lambda: phase_of(bench) is Phase.SERVING)
+        worker.set_assignment(Assignment())
+        await wait_until(lambda: phase_of(bench) is Phase.DRAINING)
+        assert bench.driver.has_sandbox(ONE.id)
+        await wait_until(lambda: not worker.statuses())
+        assert await bench.runtime.adopt() == []
+        await wait_until(lambda: not bench.driver.plan.sandboxes)
+        assert bench.peer.scopes == {INGRESS_SCOPE}
+
+
+@virtual
+async def test_failing_driver_is_reported_and_tried_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.driver.failure = "no such device"
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await asyncio.sleep(2.0)
+        status = bench.status(ONE.id)
+        assert status.state is S.PREPARING
+        assert "no such device" in status.error
+        assert worker.stats().plan.failures >= 3
+
+        bench.driver.failure = ""
+        await wait_until(lambda: S.RUNNING in bench.states(ONE.id))
+        assert bench.status(ONE.id).error == ""
+
+
+@virtual
+async def test_running_tasks_survive_the_daemon(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, B)
+    two = record(2)
+    bench.ether.say(B, NET, two.task, encode(two))
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await wait_until(lambda: phase_of(bench) is Phase.SERVING)
+        await wait_until(lambda: len(backends(bench)) == 2)
+    plan = bench.driver.plan
+    bench.driver.plans.clear()
+    bench.reports.clear()
+    bench.ether.records.pop((NET, A))
+    bench.ether.set_state(B, None)
+
+    async with bench.worker() as worker:
+        # No manager, and gossip knows nobody yet.
+        await wait_until(lambda: bench.driver.plans)
+        assert bench.driver.plans[0] == plan
+        await wait_until(lambda: phase_of(bench) is Phase.SERVING)
+        assert worker.stats().adopted == 1
+        await asyncio.sleep(20)
+        assert {p.networks for p in bench.driver.plans} == {plan.networks}
+        bench.ether.set_state(B, State.ALIVE)
+        await asyncio.sleep(20)
+        assert {p.networks for p in bench.driver.plans} == {plan.networks}
+        bench.runtime.finish(ONE.id, 0)
+        await wait_until(lambda: S.COMPLETE in bench.states(ONE.id))
+
+
+@virtual
+async def test_members_that_gossip_never_finds_are_forgotten(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, B)
+    two = record(2)
+    bench.ether.say(B, NET, two.task, encode(two))
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await wait_until(lambda: bench.driver.plan.networks)
+        await wait_until(lambda: bench.driver.plan.networks[0].remotes)
+    bench.ether.set_state(B, None)
+    async with bench.worker():
+        await asyncio.sleep(29)
+        assert bench.driver.plan.networks[0].remotes
+        await asyncio.sleep(2)
+        assert bench.driver.plan.networks[0].remotes == ()
+
+
+@virtual
+async def test_task_that_ended_while_the_daemon_was_away(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await wait_until(lambda: phase_of(bench) is Phase.SERVING)
+    bench.runtime.finish(ONE.id, 7)
+    bench.ether.records.clear()
+    async with bench.worker():
+        await wait_until(lambda: S.FAILED in bench.states(ONE.id))
+        await asyncio.sleep(0.1)
+        assert phase_of(bench) is None
+    assert bench.status(ONE.id).exit_code == 7
+
+
+@virtual
+async def test_restart_of_the_host(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await wait_until(lambda: phase_of(bench) is Phase.SERVING)
+    after = Bench(tmp_path)
+    async with after.worker():
+        await wait_until(lambda: S.FAILED in after.states(ONE.id))
+    assert after.status(ONE.id).exit_code == 137
+    assert "gone" in after.status(ONE.id).error
+
+
+@virtual
+async def test_unknown_processes_are_stopped_only_on_a_managers_word(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE, task(2)))
+        await wait_until(lambda: worker.stats().tasks.get(S.RUNNING) == 2)
+    plans = len(bench.driver.plans)
+    (tmp_path / "worker" / "state").write_bytes(b"garbage")
+
+    async with bench.worker() as worker:
+        await asyncio.sleep(60)
+        worker.set_cluster_info(info())
+        await asyncio.sleep(60)
+        assert len(bench.driver.plans) == plans
+        assert len(await bench.runtime.adopt()) == 2
+        # The managers remember one of them: it goes on, as it was.
+        running = task(1, state=S.RUNNING)
+        worker.set_assignment(assignment(running))
+        await wait_until(lambda: phase_of(bench) is Phase.SERVING)
+        await wait_until(lambda: len(bench.driver.plan.sandboxes) == 1)
+        assert S.FAILED not in bench.states(ONE.id)
+        assert await bench.runtime.adopt() == [ONE.id]
+
+
+@virtual
+async def test_lost_report_is_repeated(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await wait_until(lambda: S.RUNNING in bench.states(ONE.id))
+        bench.reports.clear()
+        worker.set_assignment(assignment(ONE))
+        assert bench.states(ONE.id) == [S.RUNNING]
+
+
+@virtual
+async def test_task_is_held_back_until_it_may_run(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    tasks = assignment(task(1, desired=S.READY))
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(tasks)
+        await wait_until(lambda: S.READY in bench.states(ONE.id))
+        await asyncio.sleep(5)
+        assert bench.states(ONE.id)[-1] is S.READY
+        assert phase_of(bench) is Phase.STARTING
+        worker.set_assignment(desire(tasks, S.RUNNING, 1))
+        await wait_until(lambda: S.RUNNING in bench.states(ONE.id))
+
+
+@virtual
+async def test_nodes_that_die_and_return(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, B)
+    two = record(2)
+    bench.ether.say(B, NET, two.task, encode(two))
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await wait_until(lambda: bench.driver.plan.networks and bench.driver.plan.peers)
+        before = bench.driver.plan.networks[0].remotes
+        assert before
+        bench.ether.set_state(B, State.DEAD)
+        await wait_until(lambda: not bench.driver.plan.networks[0].remotes)
+        assert bench.driver.plan.peers == ()
+        bench.ether.set_state(B, State.ALIVE)
+        await wait_until(lambda: bench.driver.plan.networks[0].remotes == before)
+        bench.ether.set_state(B, State.SUSPECT)
+        await asyncio.sleep(1)
+        assert bench.driver.plan.networks[0].remotes == before
+
+
+@virtual
+async def test_stubborn_task_is_killed_after_its_grace(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    stubborn = task(1, command=("sh", "-c", "trap '' TERM; sleep infinity"), stop_grace_s=3.0)
+    tasks = assignment(stubborn)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(tasks)
+        await wait_until(lambda: phase_of(bench) is Phase.SERVING)
+        worker.set_assignment(desire(tasks, S.SHUTDOWN, 1))
+        took_s = await wait_until(lambda: S.SHUTDOWN in bench.states(ONE.id))
+        assert 3.0 <= took_s < 3.3
+        assert bench.status(ONE.id).exit_code == 137
+
+
+@virtual
+async def test_leave_leaves_nothing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE, task(2)))
+        await wait_until(lambda: worker.stats().tasks.get(S.RUNNING) == 2)
+        await worker.leave()
+        assert bench.driver.plan == NodePlan()
+        assert await bench.runtime.adopt() == []
+
+
+@virtual
+async def test_leave_of_a_node_that_never_had_anything(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    async with bench.worker() as worker:
+        await asyncio.sleep(0)
+        await worker.leave()
+    assert bench.driver.plan == NodePlan()
