@@ -8,6 +8,7 @@ become one event.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -23,6 +24,8 @@ from cluster.api.streaming import stream
 
 EVENTS_KEPT_MAX = 256
 """As many as Docker keeps."""
+WATCH_PERIOD_S = 1.0
+"""How late the events of a cluster just joined may begin."""
 UNTIL_CHECK_PERIOD_S = 0.5
 """How late a stream with `until` may end."""
 
@@ -41,15 +44,20 @@ class Events:
         return [Route("GET", "/events", self.stream)]
 
     async def run(self) -> None:
-        """Watch the snapshots until cancelled."""
-        with self._backend.watch() as changed:
-            seen = self._backend.snapshot()
-            while True:
-                await changed.wait()
-                changed.clear()
+        """Watch the snapshots until cancelled.
+
+        The watch is renewed again and again, because a node may join and leave clusters meanwhile.
+        """
+        seen = self._backend.snapshot()
+        while True:
+            with self._backend.watch() as changed:
                 latest = self._backend.snapshot()
-                await self._add(events_between(seen, latest, self._backend.now()))
+                if seen.index and latest.index:  # else it has just joined, or left: no news
+                    await self._add(events_between(seen, latest, self._backend.now()))
                 seen = latest
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(WATCH_PERIOD_S):
+                        await changed.wait()
 
     async def _add(self, events: list[Event]) -> None:
         async with self._added:
