@@ -14,6 +14,16 @@ def hostname(task: Task) -> str:
     return task.spec.hostname or task.id[:SHORT_ID_LENGTH]
 
 
+def identity(task: Task) -> tuple[tuple[str, str], ...]:
+    """Return the variables by which a task knows who it is; the spec's own come after them."""
+    return (
+        ("HIVEWIRE_SERVICE_NAME", task.service_name),
+        ("HIVEWIRE_TASK_ID", task.id),
+        ("HIVEWIRE_TASK_NAME", task_name(task)),
+        ("HIVEWIRE_TASK_SLOT", str(task.slot)),
+    )
+
+
 def execution(task: Task) -> Execution:
     """Return what the runtime needs to run `task`."""
     spec = task.spec
@@ -23,7 +33,7 @@ def execution(task: Task) -> Execution:
         name=task_name(task),
         image=spec.image,
         command=spec.command,
-        environment=spec.environment,
+        environment=(*identity(task), *spec.environment),
         working_directory=spec.working_directory,
         hostname=hostname(task),
         user=spec.user,

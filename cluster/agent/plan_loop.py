@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 COALESCE_S = 0.005
 """What comes through gossip within this time shares one plan."""
 RETRY_AFTER_S = 0.5
+OpenPorts = Callable[[Path], AbstractSet[tuple[str, int]]]
+"""Sandbox -> (protocol, port) that processes listen on in it; raises OSError."""
 REAPPLY_AFTER_S = 30.0
 """An unchanged plan is applied again after this: heals what failed half-way, like a resolver."""
 RECALL_UNKNOWN_S = 30.0
@@ -91,6 +94,7 @@ class PlanLoop:
         driver: Driver,
         gossip: Gossip,
         apply_names: Callable[[NodePlan], Awaitable[None]],
+        open_ports: OpenPorts | None,
         on_change: Callable[[], None],
         remembered: Sightings,
     ) -> None:
@@ -101,6 +105,7 @@ class PlanLoop:
             driver: its data plane.
             gossip: its gossip peer.
             apply_names: makes the DNS server answer from a plan that was applied.
+            open_ports: what processes listen on in a sandbox; None: nobody can tell.
             on_change: called when a plan was applied, could not be, or others said something.
             remembered: what gossip said before this start.
         """
@@ -108,6 +113,7 @@ class PlanLoop:
         self._driver = driver
         self._gossip = gossip
         self._apply_names = apply_names
+        self._open_ports = open_ports
         self._on_change = on_change
         self._publisher = Publisher(gossip)
         self._remembered = remembered
@@ -145,6 +151,17 @@ class PlanLoop:
         self._local = local
         self._publish()
         self._changed.set()
+
+    def is_listening(self, task: TaskId) -> bool:
+        """Return whether all ports that the task's service declares are open in its sandbox."""
+        wanted = _declared_ports(self._local, task)
+        path = self.sandbox(task)
+        if not wanted or path is None or self._open_ports is None:
+            return True
+        try:
+            return wanted <= self._open_ports(path)
+        except OSError:
+            return True  # the sandbox is gone, and soon the task
 
     def is_acknowledged(self, task: TaskId) -> bool:
         """Return whether no plan, here or elsewhere, gives a draining task new connections."""
@@ -272,6 +289,14 @@ class PlanLoop:
             self._plans += 1
             self._publish()
             self._on_change()
+
+
+def _declared_ports(local: Local | None, task: TaskId) -> set[tuple[str, int]]:
+    if local is None or task not in local.assignment.tasks:
+        return set()
+    service = local.assignment.services.get(local.assignment.tasks[task].service)
+    ports = () if service is None else service.endpoint.ports
+    return {(port.protocol, port.target_port) for port in ports}
 
 
 def _task_of(place: Place) -> str:

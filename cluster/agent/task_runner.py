@@ -33,6 +33,10 @@ DRAIN_GRACE_S = 0.1
 """After the last node has obeyed: connections made just before reach the process."""
 ADOPT_PROBE_S = 0.05
 """How long an adopted task's process may take to turn out not to run."""
+LISTEN_TIMEOUT_S = 30.0
+"""Longest that a running task is kept from traffic because it does not listen yet."""
+LISTEN_POLL_S = (0.02, 0.5)
+"""First and longest pause between two looks at whether a task listens."""
 RETRY_AFTER_S = 1.0
 """After a failure of the runtime that is not the task's fault."""
 _LOST = 128 + SIGKILL
@@ -49,6 +53,8 @@ class LocalTask:
     is_deleted: bool = False
     is_prepared: bool = False
     is_started: bool = False
+    is_listening: bool = False
+    """It has opened the ports that its service says it has, so it can be sent traffic."""
     is_draining: bool = False
     is_drained: bool = False
     exit: Exit | None = None
@@ -71,8 +77,10 @@ class LocalTask:
         match self.status.state:
             case TaskState.READY | TaskState.STARTING:
                 return Phase.STARTING
+            case TaskState.RUNNING if self.has_process and self.is_draining:
+                return Phase.DRAINING
             case TaskState.RUNNING if self.has_process:
-                return Phase.DRAINING if self.is_draining else Phase.SERVING
+                return Phase.SERVING if self.is_listening else Phase.STARTING
             case _:
                 return None
 
@@ -87,6 +95,10 @@ class Network(Protocol):
 
     def sandbox(self, task: TaskId) -> Path | None:
         """Return where the task's sandbox is; None: it is not there."""
+        ...
+
+    def is_listening(self, task: TaskId) -> bool:
+        """Return whether all ports that the task's service declares are open in its sandbox."""
         ...
 
     def is_acknowledged(self, task: TaskId) -> bool:
@@ -135,6 +147,8 @@ class TaskRunner:
             async with asyncio.timeout(ADOPT_PROBE_S):
                 await self._probed.wait()
         local.is_adopting = False
+        # It was sent traffic before the daemon ended, so it goes on being sent.
+        local.is_listening = local.has_process
         if local.has_process and local.status.state < TaskState.STARTING:
             # It had come further than was written down.
             local.status = replace(local.status, state=TaskState.STARTING)
@@ -259,6 +273,21 @@ class TaskRunner:
         local.is_started = True
         local.status = replace(local.status, pid=pid)
         self._host.spawn(self._watch())
+        self._host.spawn(self._await_listening())
+
+    async def _await_listening(self) -> None:
+        """Let traffic come once the task listens: a process runs before it can be reached."""
+        local = self.local
+        pause_s, pause_s_max = LISTEN_POLL_S
+        try:
+            async with asyncio.timeout(LISTEN_TIMEOUT_S):
+                while local.has_process and not self._host.network.is_listening(local.task.id):
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, pause_s_max)
+        except TimeoutError:
+            logger.warning("task=%s gets traffic, though it does not listen yet", local.task.id)
+        local.is_listening = True
+        self._host.changed(local.task.id)
 
     async def _drain(self) -> None:
         local = self.local

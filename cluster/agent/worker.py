@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.agent.plan_loop import Local, PlanLoop, PlanStats
+from cluster.agent.plan_loop import Local, OpenPorts, PlanLoop, PlanStats
 from cluster.agent.publisher import Gossip
 from cluster.agent.state_file import StateFile, WorkerState
 from cluster.agent.task_runner import Host, LocalTask, TaskRunner
@@ -66,6 +66,7 @@ class Worker:
         report: Callable[[TaskId, TaskStatus], None],
         state_directory: Path,
         now: Callable[[], float],
+        open_ports: OpenPorts | None = None,
     ) -> None:
         """Wire up, and read what an earlier agent left; nothing else happens before `run`.
 
@@ -79,6 +80,8 @@ class Worker:
             report: takes a task's new status, for the managers; must not block.
             state_directory: what the agent remembers; made if missing.
             now: Unix time, seconds.
+            open_ports: what processes listen on in a sandbox; None: that cannot be known, and
+                every running task is taken to listen.
         """
         self._runtime = runtime
         self._report = report
@@ -103,6 +106,7 @@ class Worker:
             driver=driver,
             gossip=gossip,
             apply_names=apply_names,
+            open_ports=open_ports,
             on_change=self._wake,
             remembered=self._saved.sightings,
         )

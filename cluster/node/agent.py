@@ -34,6 +34,7 @@ from cluster.runtime.process import ProcessRuntime
 from dataplane.dns.resolv_conf import parse_upstreams
 from dataplane.dns.server import DnsServer, open_listening_sockets
 from dataplane.kernel.driver import KernelDriver
+from dataplane.kernel.listeners import open_ports
 from dataplane.kernel.netns import run_in_namespace
 from dataplane.plan import NodePlan
 from gossip.config import GossipConfig
@@ -214,6 +215,7 @@ class Agent:
             report=self._report,
             state_directory=self._worker_directory,
             now=self._clock,
+            open_ports=open_ports,
         )
 
     async def _apply_names(self, plan: NodePlan) -> None:

@@ -6,6 +6,7 @@ Modules:
     driver: the driver itself
     ingress_rules: the node's firewall tables as text
     inventory: what the kernel lists, as values
+    listeners: which ports processes listen on
     names: names and numbers by which we know what is ours
     netlink: netlink messages and attributes
     netns: making, pinning and entering network namespaces
