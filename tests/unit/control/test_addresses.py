@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from cluster.control.addresses import AddressPool, carve, parse_subnet
 from cluster.model.network import SubnetSpec
 
-POOL = IPv4Network("10.0.0.0/21")
+POOL = IPv4Network("10.0.0.0/23")
 SUBNETS = st.tuples(st.integers(int(POOL[0]) - 1024, int(POOL[-1]) + 1024), st.integers(8, 32)).map(
     lambda block: IPv4Network(block, strict=False)
 )
 
 
 @settings(deadline=None)
-@given(st.lists(SUBNETS, max_size=12), st.integers(21, 29))
+@given(st.lists(SUBNETS, max_size=12), st.integers(23, 29))
 def test_carve_returns_the_lowest_subnet_clear_of_the_taken(
     taken: list[IPv4Network], length: int
 ) -> None:

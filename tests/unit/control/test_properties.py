@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.control.batch import BATCH_BYTES_MAX, decide_all
-from cluster.control.scheduler import GATEWAY_HOSTS
+from cluster.control.scheduler import GATEWAY_HOSTS, TASKS_PER_NODE_MAX
 from cluster.control.slots import is_wanted, slot_key
 from cluster.model.node import Availability, NodeState
 from cluster.model.task import TaskState, TaskStatus, is_ended
@@ -223,3 +223,21 @@ def test_big_specs_are_committed_in_parts() -> None:
     assert states == {TaskState.ASSIGNED: 60}
     assert max(sizes) <= BATCH_BYTES_MAX + 1024
     assert len(sizes) == 7
+
+
+def test_a_node_takes_so_many_tasks_and_gives_its_gateway_hosts_around() -> None:
+    world = World()
+    world.handle("cluster\nnode a\nservice web replicas=200")
+    world.run()
+    world.now += 1
+    world.handle("service late replicas=40")
+    world.run()
+    world.handle("service web replicas=10")
+    world.run()
+    world.handle("service web replicas=260")
+    world.run()
+    check_state(world.snapshot)
+    placed = [t for t in world.snapshot.tasks.values() if t.node]
+    assert len(placed) == TASKS_PER_NODE_MAX
+    [error] = {t.status.error for t in world.snapshot.tasks.values() if not t.node}
+    assert error == "no suitable node (task limit reached on 1 node)"
