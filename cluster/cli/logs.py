@@ -20,7 +20,7 @@ _NODE_KEY = "com.docker.swarm.node.id"
 
 
 class _Readable(Protocol):
-    def read(self, amt: int) -> bytes: ...
+    def read(self, amt: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,10 @@ class Line:
     is_stderr: bool
     details: dict[str, str]
     text: bytes
+    timestamp: str = ""
 
 
-def read_lines(stream: _Readable) -> Generator[Line]:
+def read_lines(stream: _Readable, *, timestamps: bool = False) -> Generator[Line]:
     """Yield the lines of a stream that was asked for with details.
 
     Raises:
@@ -42,9 +43,20 @@ def read_lines(stream: _Readable) -> Generator[Line]:
         size = int.from_bytes(header[4:])
         if len(header) < _HEADER_BYTES or size > FRAME_BYTES_MAX:
             raise Failure("the daemon sent no log stream")
-        details, _, text = stream.read(size).partition(b" ")
+        text = stream.read(size)
+        if len(text) < size:
+            raise Failure("the daemon broke off in the middle of a line")
+        timestamp = b""
+        if timestamps:
+            timestamp, _, text = text.partition(b" ")
+        details, _, text = text.partition(b" ")
         pairs = (pair.partition("=") for pair in details.decode("utf-8", "replace").split(","))
-        yield Line(header[0] == _STDERR, {key: value for key, _, value in pairs}, text)
+        yield Line(
+            header[0] == _STDERR,
+            {key: value for key, _, value in pairs},
+            text,
+            timestamp.decode("ascii", "replace"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +72,13 @@ class Style:
 def print_logs(daemon: Client, path: str, query: dict[str, str], style: Style) -> None:
     """Print the log stream at `path`, each line with its task and node."""
     names = _Names(daemon, style)
+    timestamps = "timestamps" in query
     with daemon.stream(path, {**query, "details": "1"}) as response:
-        for line in read_lines(response):
-            prefix = b"" if style.raw else f"{names.name(line.details)} | ".encode()
-            click.echo(prefix + line.text.rstrip(b"\n"), err=line.is_stderr)
+        for line in read_lines(response, timestamps=timestamps):
+            prefix = f"{line.timestamp} " if line.timestamp else ""
+            if not style.raw:
+                prefix += f"{names.name(line.details)} | "
+            click.echo(prefix.encode() + line.text.rstrip(b"\n"), err=line.is_stderr)
 
 
 class _Names:
