@@ -158,7 +158,7 @@ class Demo:
     def balance(self) -> None:
         """Send requests to every node and count who answered."""
         nodes = self._layout.nodes
-        self._wait_until("every node answers", self._every_node_answers)
+        self._wait_until("every node sends to every replica", self._every_node_knows_all)
         per_node = REQUESTS // len(nodes)
         total: collections.Counter[str] = collections.Counter()
         for node in nodes:
@@ -289,8 +289,11 @@ class Demo:
             time.sleep(0.05)
         raise DemoError(f"not in {STEP_TIMEOUT_S:.0f} s: {what}" + (f" ({last})" if last else ""))
 
-    def _every_node_answers(self) -> bool:
-        return all(self._ask(node).task for node in self._layout.nodes for _ in range(3))
+    def _every_node_knows_all(self) -> bool:
+        return all(
+            len({self._ask(node).task for _ in range(REPLICAS)}) == REPLICAS
+            for node in self._layout.nodes
+        )
 
     def _ask(self, node: LocalNode, *, source: str = "") -> _Answer:
         return fetch(self._layout, node, source or next(self._clients))
