@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Flag
 
 from gossip.directory import Directory
-from gossip.member import Member, MemberTable
+from gossip.member import MemberTable
 from gossip.wire import (
     MEMBERS_MAX,
     NODES,
@@ -46,6 +47,12 @@ class Lead(Flag):
     THEIRS = 2
 
 
+@dataclass(slots=True)
+class _Hashes:
+    buckets: list[int]
+    owners: dict[str, int]
+
+
 class Summary:
     """Entries, hashes and deltas of one node's members and records."""
 
@@ -55,7 +62,8 @@ class Summary:
         self._me = me
         self._members = members
         self._directory = directory
-        self._hashes: dict[str, tuple[tuple[object, ...], list[int]]] = {}
+        self._hashes: dict[str, _Hashes] = {}
+        self._hashed_me = me()
         self._buckets: dict[str, int] = {}
 
     def entry(self, scope: str, owner: str) -> DigestEntry | None:
@@ -83,18 +91,14 @@ class Summary:
         return tuple(entry for entry in found if entry is not None)
 
     def hashes(self, scope: str) -> list[int]:
-        """Return the hash of each bucket."""
-        me = self._me()
-        at = (self._members.version, self._directory.version, me.epoch, me.incarnation)
-        cached = self._hashes.get(scope)
-        if cached is not None and cached[0] == at:
-            return cached[1]
-        hashes = [0] * BUCKETS
-        for entry in self.entries(scope):
-            if self.counts(scope, entry):
-                hashes[self._bucket(entry.owner)] ^= _hash(entry)
-        self._hashes[scope] = (at, hashes)
-        return hashes
+        """Return the hash of each bucket; do not change the list."""
+        self._refresh()
+        held = self._hashes.get(scope)
+        if held is None:
+            held = self._hashes[scope] = _Hashes([0] * BUCKETS, {})
+            for owner in self._owners(scope):
+                self._rehash(scope, held, owner)
+        return held.buckets
 
     def total(self, scope: str) -> bytes:
         """Return the hash of all buckets together."""
@@ -142,6 +146,28 @@ class Summary:
             start = end
         return found
 
+    def count(self, scope: str) -> int:
+        """Return how many owners are known."""
+        return 1 + len(self._members) if scope == NODES else len(self._directory.table.logs(scope))
+
+    def _refresh(self) -> None:
+        """Hash anew what changed since the last time."""
+        if self._me() != self._hashed_me:
+            self._hashed_me = self._me()
+            self._directory.dirty.add(self._hashed_me.node_id)
+        for scope, held in self._hashes.items():
+            for owner in self._directory.dirty:
+                self._rehash(scope, held, owner)
+        self._directory.dirty.clear()
+
+    def _rehash(self, scope: str, held: _Hashes, owner: str) -> None:
+        entry = self.entry(scope, owner)
+        fresh = 0 if entry is None or not self.counts(scope, entry) else _hash(entry)
+        held.buckets[self._bucket(owner)] ^= held.owners.get(owner, 0) ^ fresh
+        held.owners[owner] = fresh
+        if not fresh:
+            del held.owners[owner]
+
     def _owners(self, scope: str) -> list[str]:
         if scope == NODES:
             return [self._me().node_id, *(member.node_id for member in self._members.all())]
@@ -153,8 +179,7 @@ class Summary:
         me = self._me()
         if owner == me.node_id:
             return me, None
-        member: Member | None = self._members.get(owner)
-        assert member is not None
+        member = self._members.known(owner)
         return member.record, member.claim
 
     def _bucket(self, owner: str) -> int:

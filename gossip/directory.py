@@ -41,9 +41,10 @@ class Directory:
         self.node_id = node_id
         self.epoch = epoch
         self.table = Table()
-        self.version = 0
-        """Grows with every change of a log."""
         self.changed: set[str] = set()
+        """Scopes to be looked at again; the machine empties it."""
+        self.dirty: set[str] = set()
+        """Owners of which something changed; the summary empties it."""
         self._config = config
         self._members = members
         self._attachments: dict[str, int] = {}
@@ -116,11 +117,19 @@ class Directory:
                 continue
             del self._tombstones[scope, key]
             log.collect(max(log.gc, log.records[key].version))
-            self.version += 1
+            self.dirty.add(self.node_id)
+
+    def own_attachments(self) -> list[Update]:
+        """Return this node's attachments as updates to spread."""
+        log = self.table.get(NODES, self.node_id)
+        records = () if log is None else log.after(0)
+        live = [record for record in records if record.value is not None]
+        return [Update(NODES, self.node_id, Stamp(self.epoch, 0), record) for record in live]
 
     def raise_epoch(self, epoch: int, *, hlc: int) -> list[Update]:
         """Go on in a newer epoch with the same attachments and records; return all of them."""
-        assert epoch > self.epoch
+        if epoch <= self.epoch:
+            raise InvalidError(f"epoch {epoch} is not above {self.epoch}")
         held = {scope: self.table.get(scope, self.node_id) for scope in self._attachments}
         self.epoch = epoch
         self._attachments = {}
@@ -128,8 +137,8 @@ class Directory:
         updates: list[Update] = []
         for scope, log in held.items():
             attached = self.attach(scope, hlc=hlc)
-            assert attached is not None
-            updates.append(attached)
+            if attached is not None:
+                updates.append(attached)
             for record in () if log is None else log.after(0):
                 if record.value is not None:
                     stamp = self._stamp(scope)
@@ -219,6 +228,7 @@ class Directory:
     def member_changed(self, node_id: str) -> None:
         """Take note that the belief about a member changed: drop, hide or restore its records."""
         member = self._members.get(node_id)
+        self.dirty.add(node_id)
         for scope in self.table.scopes():
             log = self.table.get(scope, node_id)
             if log is None:
@@ -233,6 +243,7 @@ class Directory:
         then = now - self._config.tombstone_s
         for member in self._members.all():
             if member.state is State.DEAD and member.since < then:
+                self.dirty.add(member.node_id)
                 for scope in self.table.scopes():
                     if scope != NODES:
                         self.table.hollow(scope, member.node_id)
@@ -244,13 +255,11 @@ class Directory:
         return member is not None and member.state is not State.LEFT
 
     def _merged(self, scope: str, owner: str) -> None:
+        self.dirty.add(owner)
+        self._touch(scope)
         if scope != NODES:
-            self._touch(scope)
             return
-        self._nodes_version += 1
-        self.version += 1
-        nodes = self.table.get(NODES, owner)
-        assert nodes is not None
+        nodes = self.table.logs(NODES)[owner]
         for mine in self._attachments:
             log = self.table.get(mine, owner)
             record = nodes.records.get(mine)
@@ -260,7 +269,6 @@ class Directory:
                 self._touch(mine)
 
     def _touch(self, scope: str) -> None:
-        self.version += 1
         self._views.pop(scope, None)
         if scope != NODES:
             self.changed.add(scope)
@@ -276,5 +284,6 @@ class Directory:
 
     def _write(self, scope: str, stamp: Stamp, key: str, value: bytes | None, hlc: int) -> Update:
         record = self.table.append(scope, self.node_id, stamp, key, value, hlc=hlc)
+        self.dirty.add(self.node_id)
         self._touch(scope)
         return Update(scope, self.node_id, stamp, record)

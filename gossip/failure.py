@@ -114,7 +114,7 @@ class Detector:
         self._worsen()
 
     def suspect(self, node_id: str, accuser: str, *, now: float) -> bool:
-        """Start or confirm a suspicion; tell whether the accuser says something new that matters."""
+        """Start or confirm a suspicion; tell whether the accuser adds anything that matters."""
         held = self._suspicions.get(node_id)
         if held is None:
             self._start_suspicion(node_id, accuser, now=now)
@@ -159,8 +159,7 @@ class Detector:
     def take_nack(self, nack: Nack, sender: str | None) -> None:
         """Take a helper's word that it works but the target did not answer it."""
         probe = self._probe
-        if probe is not None and probe.sequence == nack.sequence and sender in probe.helpers:
-            assert sender is not None
+        if probe is not None and probe.sequence == nack.sequence and sender is not None:
             probe.nacks.add(sender)
 
     def take_request(self, request: PingRequest, requester: Address, *, now: float) -> None:
@@ -206,8 +205,8 @@ class Detector:
             return
         self._timers.cancel(probe.timer)
         self._counters.probes_failed += 1
-        if not probe.helpers or probe.helpers != probe.nacks:
-            self._worsen(max(1, len(probe.helpers) - len(probe.nacks)))
+        if not probe.helpers or not probe.helpers <= probe.nacks:
+            self._worsen(max(1, len(probe.helpers - probe.nacks)))
         member = self._members.get(probe.target)
         if member is not None and member.is_live:
             self._on_failure(probe.target, now)
@@ -241,8 +240,7 @@ class Detector:
         host, port = target.record.address
         request = PingRequest(probe.sequence, probe.target, host, port)
         for node_id in self._rng.sample(others, count):
-            helper = self._members.get(node_id)
-            assert helper is not None
+            helper = self._members.known(node_id)
             probe.helpers.add(node_id)
             self._outbox.send(helper.record.address, request, node_id=node_id)
 

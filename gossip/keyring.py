@@ -1,6 +1,6 @@
 """Sealing and opening packets with the cluster's gossip keys (pure).
 
-Packet: magic 2 | version 1 | key id 2 | sender 8 | epoch 8 | counter 8 | AES-256-GCM(body) | tag 16.
+Packet: magic 2 | version 1 | key id 2 | sender 8 | epoch 8 | counter 8 | AES-256-GCM(body), tag 16.
 Every sender derives its own key from the cluster's (HKDF over the key, the sender's tag and its
 epoch), so a plain counter is a safe nonce: no two nodes, and no two lives of one node, share a key.
 The header carries the whole epoch, not its low half, because the receiver needs it to derive the
@@ -38,6 +38,7 @@ V = TypeVar("V")
 _HEADER = struct.Struct(">2sBH8sQQ")
 _MAGIC = b"hw"
 _VERSION = 1
+_KEY_BYTES_MIN = 16
 _WINDOW_BITS = 1024
 """Datagrams older than this many are taken for replays."""
 _SENDERS_MAX = 8192
@@ -140,7 +141,7 @@ class Keyring:
         primary = [key.key_id for key in keys if key.state is KeyState.PRIMARY]
         if len(primary) != 1 or len({key.key_id for key in keys}) != len(keys):
             raise InvalidError("a gossip key ring needs distinct key ids and exactly one primary")
-        if any(len(key.key) < 16 or not 0 <= key.key_id < 1 << 16 for key in keys):
+        if any(len(key.key) < _KEY_BYTES_MIN or not 0 <= key.key_id < 1 << 16 for key in keys):
             raise InvalidError("a gossip key is shorter than 16 bytes or its id not 16 bits")
         if any(self._keys.get(key.key_id, key).key != key.key for key in keys):
             self._ciphers.clear()
@@ -152,7 +153,8 @@ class Keyring:
 
     def set_epoch(self, epoch: int) -> None:
         """Seal as a newer life of this node."""
-        assert epoch > self._epoch
+        if epoch <= self._epoch:
+            raise InvalidError(f"epoch {epoch} is not above {self._epoch}")
         self._epoch = epoch
         self._counter = 0
         self._sealer = self._derive(self._primary, self._tag, epoch)

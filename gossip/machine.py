@@ -58,6 +58,8 @@ _SWEEP_S = 30.0
 _FIRST_RETRY_S = 0.25
 """First pause before the bootstrap addresses are tried again; it doubles."""
 _BOOTSTRAP_AT_ONCE = 8
+_INTRODUCTIONS_S = (0.05, 0.5)
+"""When a node that found the cluster introduces itself: what it said before, nobody heard."""
 _LOST_S = 10.0
 """How often a dead member or an unknown bootstrap address is asked for its digest."""
 
@@ -149,7 +151,8 @@ class Machine:
 
     def start(self, advertise: Address, *, now: float) -> None:
         """Begin, reachable at `advertise`."""
-        assert not self._is_started
+        if self._is_started:
+            raise InvalidError("this node is running already")
         self._is_started = True
         host, port = advertise
         me = self._membership.me
@@ -332,16 +335,8 @@ class Machine:
 
     def _take(self, message: Message, source: Address, sender: str | None, *, now: float) -> None:
         match message:
-            case Ping():
-                if message.target == self.me.node_id and not self._membership.has_left:
-                    ack = Ack(message.sequence, self.me.incarnation)
-                    self._outbox.send(source, ack, node_id=sender)
-            case Ack():
-                self._membership.detector.take_ack(message, sender, now=now)
-            case PingRequest():
-                self._membership.detector.take_request(message, source, now=now)
-            case Nack():
-                self._membership.detector.take_nack(message, sender)
+            case Ping() | Ack() | PingRequest() | Nack():
+                self._take_probe(message, source, sender, now=now)
             case NodeRecord():
                 self._take_node(message, source, now=now, relay=True)
             case Claim():
@@ -355,11 +350,35 @@ class Machine:
             case _:
                 assert_never(message)
 
+    def _take_probe(
+        self,
+        message: Ping | Ack | PingRequest | Nack,
+        source: Address,
+        sender: str | None,
+        *,
+        now: float,
+    ) -> None:
+        match message:
+            case Ping():
+                if message.target == self.me.node_id and not self._membership.has_left:
+                    ack = Ack(message.sequence, self.me.incarnation)
+                    self._outbox.send(source, ack, node_id=sender)
+            case Ack():
+                self._membership.detector.take_ack(message, sender, now=now)
+            case PingRequest():
+                self._membership.detector.take_request(message, source, now=now)
+            case Nack():
+                self._membership.detector.take_nack(message, sender)
+            case _:
+                assert_never(message)
+
     def _take_node(self, record: NodeRecord, source: Address, *, now: float, relay: bool) -> None:
         was_alone = not self._members.live()
         self._membership.take_record(record, source, now=now, relay=relay)
         if was_alone and self._members.live():
             self._sync.ask_many(NODES, now=now)
+            for pause_s in _INTRODUCTIONS_S:
+                self._timers.at(now + pause_s, self._introduce)
 
     def _take_claim(self, claim: Claim, source: Address, *, now: float, relay: bool) -> None:
         verdict = self._membership.take_claim(claim, source, now=now, relay=relay)
@@ -396,6 +415,12 @@ class Machine:
         name = (update.scope, update.owner, update.record.key)
         self._spread.put(update.scope, Rank.OWN_RECORD, name, update, now=now)
         self._sync.hurry(update.scope, now=now)
+
+    def _introduce(self, now: float) -> None:
+        """Tell the members just met about this node, and what it is attached to."""
+        self._membership.announce(now=now)
+        for update in self._directory.own_attachments():
+            self._spread_own(update, now=now)
 
     def _go_on_in_epoch(self, epoch: int, now: float) -> None:
         self._keyring.set_epoch(epoch)

@@ -70,6 +70,10 @@ class MemberTable:
         """Return what is believed of a member, or None if it is unknown."""
         return self._members.get(node_id)
 
+    def known(self, node_id: str) -> Member:
+        """Return what is believed of a member that is known. Raises KeyError."""
+        return self._members[node_id]
+
     def by_tag(self, tag: bytes) -> Member | None:
         """Return the member whose packets carry `tag`."""
         return self._members.get(self._tags.get(tag, ""))

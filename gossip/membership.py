@@ -217,9 +217,7 @@ class Membership:
             self._relay(claim, ("claim", claim.subject, claim.accuser), now=now)
 
     def _probe_failed(self, node_id: str, now: float) -> None:
-        held = self._members.get(node_id)
-        assert held is not None
-        claim = self._claim(State.SUSPECT, held.record)
+        claim = self._claim(State.SUSPECT, self._members.known(node_id).record)
         if not self.detector.suspect(node_id, self.me.node_id, now=now):
             return
         if self._members.put_claim(claim, now=now) is Verdict.NEW:
@@ -258,9 +256,7 @@ class Membership:
         if node_id == self.me.node_id:
             state = State.LEFT if self.has_left else State.ALIVE
         else:
-            held = self._members.get(node_id)
-            assert held is not None
-            state = held.state
+            state = self._members.known(node_id).state
             self._directory.member_changed(node_id)
         self._events.append(MemberChanged(node_id, state))
 

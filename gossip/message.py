@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Sequence
-from typing import Any, assert_never
+from typing import assert_never, cast
 
 import msgpack
 
@@ -42,6 +42,7 @@ from gossip.wire import (
 
 PACK_OVERHEAD_BYTES = 3
 """Most that `pack` adds to its messages in a datagram."""
+_FIXARRAY_MAX = 15
 _SIGNATURE_BYTES_MAX = 80
 _FINGERPRINT_BYTES_MAX = 32
 _HEAD_BYTES_MAX = 256
@@ -58,45 +59,46 @@ def encode(message: Message) -> bytes:
 def pack(messages: Sequence[bytes]) -> bytes:
     """Return a packet's body out of encoded messages."""
     count = len(messages)
-    head = bytes([0x90 | count]) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    # fixarray or array 16 (msgpack specification)
+    head = bytes([0x90 | count]) if count <= _FIXARRAY_MAX else b"\xdc" + count.to_bytes(2, "big")
     return head + b"".join(messages)
 
 
 def unpack_untrusted(body: bytes) -> list[Message]:
     """Return the messages of a packet's body."""
     try:
-        raw = msgpack.unpackb(body, max_map_len=0, max_ext_len=0)
-        if not isinstance(raw, list):
-            raise MalformedPacketError("body is not an array")
-        return [_decode(fields) for fields in raw]
+        raw: object = msgpack.unpackb(body, max_map_len=0, max_ext_len=0)
+        return [_decode(fields) for fields in _array(raw)]
     except (ValueError, TypeError, IndexError, OverflowError, msgpack.UnpackException) as exc:
         raise MalformedPacketError(str(exc)) from exc
 
 
 def _fields(message: Message) -> tuple[object, ...]:
+    fields: tuple[object, ...]
     match message:
         case Ping():
-            return (0, message.sequence, message.target)
+            fields = (0, message.sequence, message.target)
         case Ack():
-            return (1, message.sequence, message.incarnation)
+            fields = (1, message.sequence, message.incarnation)
         case PingRequest():
-            return (2, message.sequence, message.target, message.host, message.port)
+            fields = (2, message.sequence, message.target, message.host, message.port)
         case Nack():
-            return (3, message.sequence, int(message.reason))
+            fields = (3, message.sequence, int(message.reason))
         case NodeRecord():
-            return (4, *_node_fields(message))
+            fields = (4, *_node_fields(message))
         case Claim():
-            return (_CLAIM_KINDS[message.state], *_claim_fields(message))
+            fields = (_CLAIM_KINDS[message.state], *_claim_fields(message))
         case Update():
             m = message
-            return (8, m.scope, m.owner, *m.stamp, *_record_fields(m.record))
+            fields = (8, m.scope, m.owner, *m.stamp, *_record_fields(m.record))
         case Digest():
             entries = [(e.owner, *e.stamp, e.maximum, e.gc, e.mark) for e in message.entries]
-            return (9, message.scope, int(message.stage), message.mask, message.hashes, entries)
+            fields = (9, message.scope, int(message.stage), message.mask, message.hashes, entries)
         case Delta():
-            return _delta_fields(message)
+            fields = _delta_fields(message)
         case _:
             assert_never(message)
+    return fields
 
 
 def _node_fields(n: NodeRecord) -> tuple[object, ...]:
@@ -121,40 +123,38 @@ def _delta_fields(d: Delta) -> tuple[object, ...]:
     return (10, d.scope, d.owner, *d.stamp, *span, records, d.head, node, claim)
 
 
-def _decode(raw: Any) -> Message:
-    kind, *fields = raw
-    if type(kind) is not int or not 0 <= kind < len(_DECODERS):
-        raise MalformedPacketError("unknown kind of message")
-    return _DECODERS[kind](*fields)
+def _decode(raw: object) -> Message:
+    kind, *fields = _array(raw)
+    return _DECODERS[_count(kind, len(_DECODERS) - 1)](*fields)
 
 
-def _ping(sequence: Any, target: Any) -> Ping:
+def _ping(sequence: object, target: object) -> Ping:
     return Ping(_count(sequence), _name(target))
 
 
-def _ack(sequence: Any, incarnation: Any) -> Ack:
+def _ack(sequence: object, incarnation: object) -> Ack:
     return Ack(_count(sequence), _count(incarnation, _U32))
 
 
-def _ping_request(sequence: Any, target: Any, host: Any, port: Any) -> PingRequest:
+def _ping_request(sequence: object, target: object, host: object, port: object) -> PingRequest:
     return PingRequest(_count(sequence), _name(target), _host(host), _port(port))
 
 
-def _nack(sequence: Any, reason: Any) -> Nack:
+def _nack(sequence: object, reason: object) -> Nack:
     return Nack(_count(sequence), NackReason(_count(reason)))
 
 
 def _node(  # noqa: PLR0917 - one parameter for each field on the wire
-    node_id: Any,
-    epoch: Any,
-    incarnation: Any,
-    host: Any,
-    port: Any,
-    data_address: Any,
-    flags: Any,
-    fingerprint: Any,
-    hlc: Any,
-    signature: Any,
+    node_id: object,
+    epoch: object,
+    incarnation: object,
+    host: object,
+    port: object,
+    data_address: object,
+    flags: object,
+    fingerprint: object,
+    hlc: object,
+    signature: object,
 ) -> NodeRecord:
     return NodeRecord(
         _name(node_id),
@@ -170,7 +170,7 @@ def _node(  # noqa: PLR0917 - one parameter for each field on the wire
     )
 
 
-def _claim(state: State, fields: Sequence[Any]) -> Claim:
+def _claim(state: State, fields: Sequence[object]) -> Claim:
     subject, epoch, incarnation, accuser, accuser_epoch, signature = fields
     return Claim(
         state,
@@ -183,19 +183,19 @@ def _claim(state: State, fields: Sequence[Any]) -> Claim:
     )
 
 
-def _suspect(*fields: Any) -> Claim:
+def _suspect(*fields: object) -> Claim:
     return _claim(State.SUSPECT, fields)
 
 
-def _dead(*fields: Any) -> Claim:
+def _dead(*fields: object) -> Claim:
     return _claim(State.DEAD, fields)
 
 
-def _left(*fields: Any) -> Claim:
+def _left(*fields: object) -> Claim:
     return _claim(State.LEFT, fields)
 
 
-def _record(key: Any, version: Any, hlc: Any, value: Any, signature: Any) -> Record:
+def _record(key: object, version: object, hlc: object, value: object, signature: object) -> Record:
     if not isinstance(key, str) or not key or len(key.encode()) > KEY_BYTES_MAX:
         raise MalformedPacketError("bad key")
     number = _count(version)
@@ -205,63 +205,67 @@ def _record(key: Any, version: Any, hlc: Any, value: Any, signature: Any) -> Rec
     return Record(key, number, _count(hlc), content, _blob(signature, _SIGNATURE_BYTES_MAX))
 
 
-def _update(scope: Any, owner: Any, epoch: Any, attachment: Any, *record: Any) -> Update:
+def _update(
+    scope: object, owner: object, epoch: object, attachment: object, *record: object
+) -> Update:
     stamp = Stamp(_count(epoch), _count(attachment))
     return Update(_scope(scope), _name(owner), stamp, _record(*record))
 
 
-def _digest(scope: Any, stage: Any, mask: Any, hashes: Any, entries: Any) -> Digest:
+def _digest(scope: object, stage: object, mask: object, hashes: object, entries: object) -> Digest:
     return Digest(
         _scope(scope),
         Stage(_count(stage)),
         _count(mask),
         _blob(hashes, _HASHES_BYTES_MAX),
-        tuple(_digest_entry(*entry) for entry in entries),
+        tuple(_digest_entry(*_array(entry)) for entry in _array(entries)),
     )
 
 
 def _digest_entry(  # noqa: PLR0917 - as `_node`
-    owner: Any, epoch: Any, attachment: Any, maximum: Any, gc: Any, mark: Any
+    owner: object, epoch: object, attachment: object, maximum: object, gc: object, mark: object
 ) -> DigestEntry:
     stamp = Stamp(_count(epoch), _count(attachment))
     return DigestEntry(_name(owner), stamp, _count(maximum), _count(gc), _count(mark))
 
 
 def _delta(  # noqa: PLR0917 - as `_node`
-    scope: Any,
-    owner: Any,
-    epoch: Any,
-    attachment: Any,
-    start: Any,
-    end: Any,
-    gc: Any,
-    records: Any,
-    head: Any,
-    node: Any,
-    claim: Any,
+    scope: object,
+    owner: object,
+    epoch: object,
+    attachment: object,
+    start: object,
+    end: object,
+    gc: object,
+    records: object,
+    head: object,
+    node: object,
+    claim: object,
 ) -> Delta:
-    if len(records) > RECORDS_PER_LOG_MAX:
+    raw = _array(records)
+    if len(raw) > RECORDS_PER_LOG_MAX:
         raise MalformedPacketError("too many records")
-    if _count(start) > _count(end):
+    first, last = _count(start), _count(end)
+    if first > last:
         raise MalformedPacketError("a delta ends before it starts")
-    entries = tuple(_record(*record) for record in records)
-    if any(not start < record.version <= end for record in entries):
+    entries = tuple(_record(*_array(record)) for record in raw)
+    if any(not first < record.version <= last for record in entries):
         raise MalformedPacketError("a record lies outside its delta")
     return Delta(
         _scope(scope),
         _name(owner),
         Stamp(_count(epoch), _count(attachment)),
-        start,
-        end,
+        first,
+        last,
         _count(gc),
         entries,
         _blob(head, _HEAD_BYTES_MAX),
-        None if node is None else _node(*node),
-        None if claim is None else _any_claim(*claim),
+        None if node is None else _node(*_array(node)),
+        None if claim is None else _any_claim(*_array(claim)),
     )
 
 
-def _any_claim(state: Any, *fields: Any) -> Claim:
+def _any_claim(state: object, *fields: object) -> Claim:
     which = State(_count(state))
     if which is State.ALIVE:
         raise MalformedPacketError("ALIVE is not a claim")
@@ -283,20 +287,26 @@ _DECODERS: tuple[Callable[..., Message], ...] = (
 )
 
 
-def _count(value: Any, most: int = 2**64 - 1) -> int:
-    if type(value) is not int or not 0 <= value <= most:
+def _array(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise MalformedPacketError("not an array")
+    return cast("list[object]", value)
+
+
+def _count(value: object, most: int = 2**64 - 1) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
         raise MalformedPacketError("not a count")
     return value
 
 
-def _port(value: Any) -> int:
+def _port(value: object) -> int:
     number = _count(value, 65535)
     if number == 0:
         raise MalformedPacketError("port 0")
     return number
 
 
-def _name(value: Any) -> str:
+def _name(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= NODE_ID_CHARS_MAX:
         raise MalformedPacketError("bad node id")
     if not value.isascii() or not value.isprintable():
@@ -304,20 +314,20 @@ def _name(value: Any) -> str:
     return value
 
 
-def _scope(value: Any) -> str:
+def _scope(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= SCOPE_CHARS_MAX:
         raise MalformedPacketError("bad scope")
     return value
 
 
-def _host(value: Any) -> str:
+def _host(value: object) -> str:
     if not isinstance(value, str) or "%" in value:
         raise MalformedPacketError("bad address")
     ipaddress.ip_address(value)
     return value
 
 
-def _blob(value: Any, most: int) -> bytes:
+def _blob(value: object, most: int) -> bytes:
     if not isinstance(value, bytes) or len(value) > most:
         raise MalformedPacketError("bad byte string")
     return value

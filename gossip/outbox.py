@@ -26,6 +26,8 @@ from gossip.wire import Address, Message
 class _Parcel:
     node_id: str | None
     messages: list[bytes] = field(default_factory=list[bytes])
+    is_filled: bool = False
+    """Queued updates are in it already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,13 @@ class Outbox:
             else:
                 parcel.messages.append(data)
 
+    def send_updates(self, address: Address, *, node_id: str) -> None:
+        """Send a packet of queued updates, now rather than with something else."""
+        updates = self._queues.take(self.room, self._directory.scopes_shared_with(node_id))
+        if updates:
+            self.send_encoded(address, updates, node_id=node_id)
+            self._parcels[address].is_filled = True
+
     def push(self, node_id: str, address: Address, bodies: Iterable[list[bytes]]) -> None:
         """Send whole bodies over a stream."""
         frames = tuple(self._keyring.seal(pack(body)) for body in bodies)
@@ -111,7 +120,7 @@ class Outbox:
                 batch, room = [], self.room
             batch.append(data)
             room -= len(data)
-        if member is not None and len(self._queues):
+        if member is not None and len(self._queues) and not parcel.is_filled:
             scopes = self._directory.scopes_shared_with(member.node_id)
             batch.extend(self._queues.take(room, scopes))
         if batch:

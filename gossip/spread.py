@@ -1,8 +1,9 @@
 """Eager dissemination: fresh updates go to a few random peers at once, in growing steps (pure).
 
-An update waits a moment for company, then goes to `fanout` peers of its scope per round. Rounds are
-few: what they miss, anti-entropy brings within a second or so, which a measurement showed to be
-cheaper than rounds enough for everyone (12 packets per node instead of 33 at 25 nodes).
+An update waits a moment for company, then goes to `fanout` peers of its scope per round. What the
+rounds miss, anti-entropy brings within seconds. Measured with 25 nodes, 64 updates, until all have
+one (p50 / max, packets per node and second): 2 rounds 68 / 441 ms, 10; 4 rounds 68 / 92 ms, 15, and
+with a quarter of all packets lost 80 / 184 ms; so there are ceil(log10(n + 1)) + 2.
 
 Invariant: dissemination starts at most `packet_rate` packets a second, after a burst of one second.
 """
@@ -23,9 +24,9 @@ from gossip.outbox import Outbox
 from gossip.timers import Timers
 from gossip.wire import NODES, Message, State
 
-_FEW_NODES = 32
-"""Up to here two rounds reach everyone but a few (measured)."""
 _BACKLOG_PAUSE_S = 0.01
+_BURST_ROUNDS = 8
+"""Rounds that may follow at once while updates wait that were not sent at all."""
 
 
 class Spread:
@@ -88,18 +89,21 @@ class Spread:
         rate = self._config.packet_rate
         self._tokens = min(rate, self._tokens + passed_s * rate)
         self._tokens_at = now
-        for node_id in self._next_peers(scope, now=now):
-            member = self._members.get(node_id)
-            if member is None or self._tokens < 1 or not self._queues.has(scope):
-                continue
-            self._tokens -= 1
-            shared = self._directory.scopes_shared_with(node_id) | {scope}
-            updates = self._queues.take(self._outbox.room, shared)
-            self._outbox.send_encoded(member.record.address, updates, node_id=node_id)
+        self._send_round(scope, now=now)
+        for _ in range(_BURST_ROUNDS):
+            if self._tokens >= self._config.fanout and self._queues.has_unsent(scope):
+                self._send_round(scope, now=now)
         if self._queues.has(scope):
             self._arm(scope, now + self._pause(scope))
         else:
             self._step.pop(scope, None)
+
+    def _send_round(self, scope: str, *, now: float) -> None:
+        for node_id in self._next_peers(scope, now=now):
+            member = self._members.get(node_id)
+            if member is not None and self._tokens >= 1 and self._queues.has(scope):
+                self._tokens -= 1
+                self._outbox.send_updates(member.record.address, node_id=node_id)
 
     def _pause(self, scope: str) -> float:
         if self._tokens < self._config.fanout:
@@ -112,8 +116,9 @@ class Spread:
         return spacing[min(step, len(spacing) - 1)]
 
     def _next_peers(self, scope: str, *, now: float) -> list[str]:
-        """Return the peers of the next round. They take turns in random order, so that two rounds
-        reach a handful of peers without fail.
+        """Return the peers of the next round.
+
+        They take turns in random order, so that two rounds reach a handful of peers without fail.
         """
         peers = set(self._directory.peers(scope)) | self._recently_dead(scope, now=now)
         turn = [node_id for node_id in self._turn.get(scope, ()) if node_id in peers]
@@ -134,4 +139,4 @@ class Spread:
 
 
 def _rounds(nodes: int) -> int:
-    return 2 if nodes <= _FEW_NODES else math.ceil(math.log10(nodes + 1)) + 2
+    return math.ceil(math.log10(nodes + 1)) + 2

@@ -74,7 +74,6 @@ class ShellCounters:
 
     send_errors: int = 0
     receive_errors: int = 0
-    reopened: int = 0
     streams_in: int = 0
     streams_refused: int = 0
     """Connections closed at once because too many were open."""

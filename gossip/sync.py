@@ -138,8 +138,9 @@ class Syncer:
             self.contact(address, me)
 
     def try_lost(self, me: NodeRecord) -> bool:
-        """Contact a dead member, or a bootstrap address where nobody known lives; tell whether
-        there is one.
+        """Contact a dead member, or a bootstrap address where nobody known lives.
+
+        Tells whether there is one.
         """
         members = self._members.all()
         known = {me.address, *(m.record.address for m in members if m.is_live)}
@@ -206,14 +207,13 @@ class Syncer:
             self._ask(scope, peer)
 
     def _ask(self, scope: str, node_id: str) -> None:
-        member = self._members.get(node_id)
-        assert member is not None
+        member = self._members.known(node_id)
         self._counters.syncs += 1
         self._outbox.send(member.record.address, self._opening(scope), node_id=node_id)
 
     def _opening(self, scope: str) -> Digest:
-        entries = self._summary.entries(scope)
-        if len(entries) <= _FEW_ENTRIES:
+        if self._summary.count(scope) <= _FEW_ENTRIES:
+            entries = self._summary.entries(scope)
             return Digest(scope, Stage.COMPARE, ALL_BUCKETS, b"", entries)
         return Digest(scope, Stage.COMPARE, 0, self._summary.total(scope))
 
@@ -222,8 +222,8 @@ class Syncer:
         if len(digest.hashes) == HASH_BYTES:
             if digest.hashes == self._summary.total(scope):
                 return Digest(scope, Stage.EQUAL)
-            entries = self._summary.entries(scope)
-            if len(entries) * _ENTRY_BYTES <= self._outbox.room:
+            if self._summary.count(scope) * _ENTRY_BYTES <= self._outbox.room:
+                entries = self._summary.entries(scope)
                 return Digest(scope, Stage.COMPARE, ALL_BUCKETS, b"", entries)
             hashes = (bucket.to_bytes(HASH_BYTES, "big") for bucket in self._summary.hashes(scope))
             return Digest(scope, Stage.COMPARE, 0, b"".join(hashes))

@@ -122,11 +122,13 @@ class Table:
     def append(
         self, scope: str, owner: str, stamp: Stamp, key: str, value: bytes | None, *, hlc: int
     ) -> Record:
-        """Write the next record of one's own log. Raises InvalidError, and changes nothing, if the
-        log is full.
+        """Write the next record of one's own log.
+
+        Raises InvalidError, and changes nothing, if the log is full or lives under a newer stamp.
         """
         log = self._open(scope, owner, stamp)
-        assert log is not None
+        if log is None:
+            raise InvalidError(f"scope {scope}: stamp {stamp} is not the newest")
         record = Record(key, log.maximum + 1, hlc, value)
         if not log.has_room(record):
             raise InvalidError(f"scope {scope}: too many records or bytes; withdraw some first")

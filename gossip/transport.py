@@ -5,7 +5,7 @@ sent and arms the timer. Streams carry sealed frames (length 4 bytes, big endian
 TLS when contexts are given; the frames are sealed like datagrams, so junk is refused either way.
 
 Invariants:
-    an error of the socket or of a peer is counted, never fatal;
+    an error of the socket or of a peer is counted, never fatal; a bug ends `run`;
     at most `_STREAMS_MAX` connections exist each way, each for at most `_STREAM_S`.
 """
 
@@ -96,16 +96,19 @@ class Transport:
         self._streams_out = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._group: asyncio.TaskGroup | None = None
+        self._failure: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
         """Serve until cancelled."""
         loop = self._loop = asyncio.get_running_loop()
-        loop.add_reader(self._sockets.udp, self._read)
+        self._failure = loop.create_future()
+        loop.add_reader(self._sockets.udp, self._call, self._read)
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
+                group.create_task(self._accept(group))
                 self.flush()
-                await self._accept(group)
+                await self._failure
         finally:
             self._group = self._loop = None
             loop.remove_reader(self._sockets.udp)
@@ -131,7 +134,15 @@ class Transport:
                 self._timer.cancel()
             self._timer_at = due
             delay_s = max(0.0, due - self._clock())
-            self._timer = self._loop.call_later(delay_s, self._fire)
+            self._timer = self._loop.call_later(delay_s, self._call, self._fire)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        """Run a callback of the loop; what it raises is a bug, and `run` raises it."""
+        try:
+            callback()
+        except Exception as exc:  # noqa: BLE001 - the loop would log it and go on half dead
+            if self._failure is not None and not self._failure.done():
+                self._failure.set_exception(exc)
 
     def _fire(self) -> None:
         self._timer = None

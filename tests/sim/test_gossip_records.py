@@ -1,0 +1,314 @@
+"""Records reach everyone who should see them, nobody else, and never come back after a delete."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from gossip.broadcast import QUEUE_MAX
+from gossip.config import GossipConfig
+from gossip.wire import NODES, DigestEntry, State
+from tests.sim.gossip_network import SEEDS, Node, SimNetwork
+
+Truth = dict[tuple[str, str], bytes]
+
+
+def _cluster(size: int, *, seed: int, scope: str = "net", **options: float) -> SimNetwork:
+    net = SimNetwork(size, seed=seed, **options)  # type: ignore[arg-type]  # floats only
+    for name in net.nodes:
+        net.attach(name, scope)
+    assert net.run(10, net.all_alive)
+    net.run(2)
+    return net
+
+
+def _all_see(net: SimNetwork, scope: str, truth: Truth) -> bool:
+    nodes = [node for node in net.up if scope in node.scopes]
+    return all(net.seen(node.name, scope) == truth for node in nodes)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_update_reaches_twenty_five_nodes_within_a_quarter_second(seed: int) -> None:
+    net = _cluster(25, seed=seed)
+    times: list[float] = []
+    for number in range(5):
+        started, value = net.now, b"%d" % number
+        net.publish("n7", "net", "key", value)
+        assert net.run(5, lambda v=value: _all_see(net, "net", {("n7", "key"): v}))  # type: ignore[misc]
+        times.append(net.now - started)
+        net.run(1)
+
+    assert statistics.median(times) <= 0.1, times
+    assert max(times) <= 0.25, times
+
+
+def test_update_reaches_five_nodes_within_a_tenth_of_a_second() -> None:
+    net = _cluster(5, seed=4)
+    for number in range(20):
+        value = b"%d" % number
+        net.publish("n1", "net", "key", value)
+        assert net.run(0.1, lambda v=value: _all_see(net, "net", {("n1", "key"): v}))  # type: ignore[misc]
+        net.run(0.5)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_missed_update_is_repaired_within_five_seconds(seed: int) -> None:
+    net = _cluster(8, seed=seed)
+    net.split(["n5"])
+    net.publish("n1", "net", "key", b"value")
+    net.run(1)
+    net.heal()
+
+    assert net.run(5, lambda: _all_see(net, "net", {("n1", "key"): b"value"}))
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.2])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_life_converges_and_shows_only_what_is_current(seed: int, loss: float) -> None:
+    rng = Random(seed)
+    size = rng.randint(2, 9)
+    net = SimNetwork(size, seed=seed, loss=loss, duplicates=0.05)
+    scopes = [f"s{n}" for n in range(rng.randint(1, 3))]
+    truth: dict[tuple[str, str], dict[str, bytes]] = {}
+    positions: dict[tuple[str, str, str], tuple[int, ...]] = {}
+    net.on_step = lambda node: _check_monotone(node, positions)
+    net.run(2)
+    for step in range(80):
+        name, scope = rng.choice(list(net.nodes)), rng.choice(scopes)
+        held = truth.get((name, scope))
+        match rng.randint(0, 9):
+            case 0 | 1 if held is None:
+                net.attach(name, scope)
+                truth[name, scope] = {}
+            case 0 if held is not None:
+                net.detach(name, scope)
+                del truth[name, scope]
+            case 2 | 3 | 4 | 5 if held is not None:
+                key = f"k{rng.randint(0, 5)}"
+                held[key] = b"%d" % step
+                net.publish(name, scope, key, held[key])
+            case 6 | 7 if held:
+                key = rng.choice(list(held))
+                del held[key]
+                net.withdraw(name, scope, key)
+            case _:
+                net.run(rng.expovariate(2))
+    net.loss = 0.0
+
+    def is_right() -> bool:
+        return all(
+            _all_see(
+                net,
+                scope,
+                {
+                    (owner, key): value
+                    for (owner, where), records in truth.items()
+                    if where == scope
+                    for key, value in records.items()
+                },
+            )
+            for scope in scopes
+        )
+
+    assert net.run(120, is_right, every_s=0.1)
+    net.run(10)
+    assert is_right()
+
+
+def _check_monotone(node: Node, positions: dict[tuple[str, str, str], tuple[int, ...]]) -> None:
+    """Check that stored (epoch, incarnation), stamps and (maximum, gc) never decrease."""
+    summary = node.machine._sync._summary
+    for scope in (NODES, *node.scopes):
+        for entry in summary.entries(scope):
+            key = (node.name, scope, entry.owner)
+            position = _position(entry)
+            assert positions.get(key, ()) <= position
+            positions[key] = position
+
+
+def _position(entry: DigestEntry) -> tuple[int, ...]:
+    return (entry.stamp.epoch, entry.stamp.attachment, entry.mark // 4, entry.maximum, entry.gc)
+
+
+@pytest.mark.parametrize("pull_s", [10.0, 30.0])
+def test_records_are_back_at_once_after_a_cable_pull(pull_s: float) -> None:
+    """An old engine forgot them for hours (moby#53141)."""
+    net = _cluster(6, seed=1)
+    for name in net.nodes:
+        net.publish(name, "net", "key", name.encode())
+    net.run(2)
+    truth: Truth = {(name, "key"): name.encode() for name in net.nodes}
+    assert _all_see(net, "net", truth)
+    net.split(["n4"])
+    net.run(pull_s)
+    assert ("n4", "key") not in net.seen("n0", "net")
+    net.heal()
+    healed = net.now
+
+    def is_alive() -> bool:
+        return all(net.states(node.name)["n4"] is State.ALIVE for node in net.up)
+
+    assert net.run(65, is_alive, every_s=0.02)
+    assert net.run(65, lambda: _all_see(net, "net", truth)), net.now - healed
+    assert all(("n4", "key") in net.seen(node.name, "net") for node in net.up)
+
+
+@pytest.mark.parametrize("outage_s", [20.0, 400.0])
+@pytest.mark.parametrize("stops", ["pause", "split"])
+def test_deleted_record_never_comes_back(outage_s: float, stops: str) -> None:
+    config = replace(GossipConfig.lan(), tombstone_s=100.0)
+    net = SimNetwork(5, seed=6, config=config)
+    for name in net.nodes:
+        net.attach(name, "net")
+    net.run(3)
+    net.publish("n1", "net", "gone", b"1")
+    net.publish("n1", "net", "stays", b"1")
+    net.run(2)
+    net.pause("n3") if stops == "pause" else net.split(["n3"])
+    net.withdraw("n1", "net", "gone")
+    net.run(outage_s)
+    resurrected: list[str] = []
+
+    def check(node: Node) -> None:
+        if node.name != "n3" and ("n1", "gone") in net.seen(node.name, "net"):
+            resurrected.append(node.name)
+
+    net.on_step = check
+    net.resume("n3") if stops == "pause" else net.heal()
+
+    assert net.run(70, lambda: _all_see(net, "net", {("n1", "stays"): b"1"}), every_s=0.1)
+    net.run(30)
+    assert not resurrected
+    assert ("n1", "gone") not in net.seen("n3", "net")
+
+
+def test_node_that_joins_after_a_delete_does_not_see_it() -> None:
+    net = _cluster(4, seed=8)
+    net.publish("n1", "net", "gone", b"1")
+    net.withdraw("n1", "net", "gone")
+    net.run(1)
+    net.add("late")
+    net.attach("late", "net")
+    net.run(10)
+
+    assert net.seen("late", "net") == {}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_leave_join_and_create_in_one_tick(seed: int) -> None:
+    net = _cluster(6, seed=seed)
+    net.publish("n2", "net", "old", b"1")
+    net.run(1)
+    net.detach("n2", "net")
+    net.attach("n2", "net")
+    net.publish("n2", "net", "new", b"2")
+
+    assert net.run(6, lambda: _all_see(net, "net", {("n2", "new"): b"2"}))
+
+
+def test_leaving_and_joining_a_hundred_times_leaves_nothing_behind() -> None:
+    net = _cluster(5, seed=3)
+    for number in range(100):
+        net.detach("n2", "net")
+        net.attach("n2", "net")
+        net.publish("n2", "net", f"k{number}", b"x")
+        net.run(0.01)
+
+    assert net.run(10, lambda: _all_see(net, "net", {("n2", "k99"): b"x"}))
+    assert len(net.machine("n0").members()) == 5
+
+
+def test_records_of_one_who_left_the_cluster_are_gone() -> None:
+    net = _cluster(4, seed=3)
+    net.publish("n2", "net", "key", b"x")
+    net.run(1)
+    net.do("n2", lambda m: m.leave(now=net.now))
+    net.run(1)
+
+    assert all(net.seen(name, "net") == {} for name in ("n0", "n1", "n3"))
+
+
+def test_restarted_owner_starts_with_no_records() -> None:
+    net = _cluster(4, seed=3)
+    net.publish("n2", "net", "old", b"x")
+    net.run(1)
+    net.kill("n2")
+    net.restart("n2")
+    net.attach("n2", "net")
+    net.publish("n2", "net", "new", b"y")
+
+    assert net.run(5, lambda: _all_see(net, "net", {("n2", "new"): b"y"}))
+
+
+def test_who_is_not_attached_holds_nothing() -> None:
+    net = _cluster(3, seed=3)
+    net.add("outside")
+    net.publish("n1", "net", "key", b"x")
+    net.run(5)
+
+    assert net.seen("outside", "net") == {}
+    table = net.machine("outside")._directory.table
+    assert list(table.scopes()) == [NODES]
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_join_with_many_records_makes_no_storm(*, streams: bool) -> None:
+    net = SimNetwork(4, seed=5, streams=streams)
+    for name in net.nodes:
+        net.attach(name, "net")
+    net.run(3)
+    count = 400 if streams else 150
+    for owner in ("n1", "n2"):
+        for number in range(count):
+            net.publish(owner, "net", f"key{number}", b"v" * 50)
+    assert net.run(90, lambda: len(net.seen("n3", "net")) == 2 * count, every_s=0.1)
+    net.run(30)
+    net.add("late")
+    net.attach("late", "net")
+    net.sent.clear()
+
+    assert net.run(30, lambda: len(net.seen("late", "net")) == 2 * count, every_s=0.1)
+    net.run(2)
+    assert sum(net.sent.values()) < 600  # a storm: thousands
+    assert net.machine("late").counters.updates_new == 0
+
+
+def test_every_packet_is_within_the_budget_when_all_queues_are_full() -> None:
+    net = _cluster(4, seed=5)
+    scopes = [f"s{n}" for n in range(5)]
+    for name in net.nodes:
+        for scope in scopes:
+            net.attach(name, scope)
+    net.run(2)
+    for number in range(300):
+        for scope in scopes:
+            net.publish("n1", scope, f"k{number}" + "x" * (number % 90), b"v" * (number * 7 % 1000))
+    net.run(5)
+
+    assert net.largest <= net.config.packet_bytes_max
+    assert net.machine("n1").stats().queued <= QUEUE_MAX
+
+
+def test_own_record_is_sent_despite_a_flood_of_relayed_ones() -> None:
+    net = _cluster(5, seed=5)
+    for number in range(1000):
+        net.publish("n1", "net", f"k{number}", b"v" * 100)
+    net.run(0.3)
+    net.publish("n2", "net", "mine", b"!")
+
+    def is_seen() -> bool:
+        return all(("n2", "mine") in net.seen(node.name, "net") for node in net.up)
+
+    assert net.run(0.6, is_seen)
+
+
+def test_two_owners_with_one_key_are_both_seen() -> None:
+    net = _cluster(3, seed=5)
+    net.publish("n1", "net", "key", b"1")
+    net.publish("n2", "net", "key", b"2")
+
+    truth = {("n1", "key"): b"1", ("n2", "key"): b"2"}
+    assert net.run(2, lambda: _all_see(net, "net", truth))
