@@ -14,6 +14,8 @@ from cluster.model.network import Network, NetworkSpec
 from cluster.model.node import NodeState, Role
 from cluster.model.service import (
     Endpoint as ServiceEndpoint,
+)
+from cluster.model.service import (
     EndpointMode,
     PortSpec,
     PublishMode,

@@ -22,11 +22,11 @@ from dataplane.plan import NodePlan, Protocol
 from gossip.wire import State
 from tests.unit.agent.bench import Bench, wait_until
 from tests.unit.agent.objects import (
+    NET,
+    VIP,
     A,
     B,
     C,
-    NET,
-    VIP,
     assignment,
     desire,
     info,

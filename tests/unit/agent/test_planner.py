@@ -1,0 +1,287 @@
+"""The planner: one golden plan, then what must hold for any."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.agent.planner import View, draining, plan
+from cluster.agent.records import INGRESS_SCOPE, Phase
+from cluster.agent.sightings import Endpoint, Reading
+from cluster.model.assignment import ClusterInfo
+from cluster.model.ids import ClusterId, NodeId, TaskId
+from cluster.model.service import EndpointMode, PublishMode
+from dataplane.plan import (
+    IngressBackend,
+    Interface,
+    Name,
+    Network,
+    NodePlan,
+    Peer,
+    Pointer,
+    Protocol,
+    PublishedPort,
+    RemoteEndpoint,
+    Sandbox,
+    Underlay,
+    VirtualService,
+)
+from tests.unit.agent.objects import (
+    NET,
+    VIP,
+    A,
+    B,
+    C,
+    assignment,
+    endpoint,
+    info,
+    ingress_record,
+    network,
+    published,
+    service,
+    task,
+)
+
+LIVE = {B: "", C: "192.0.2.33"}
+ONE = task(1, aliases=("Shop",))
+OWN_ADDRESS = IPv4Address("10.0.1.11")
+
+
+def ip(text: str) -> IPv4Address:
+    return IPv4Address(text)
+
+
+def view(*endpoints: Endpoint, live: dict[NodeId, str] | None = None) -> View:
+    return View(
+        node=A,
+        assignment=assignment(ONE, services=(service(EndpointMode.VIP, published()),)),
+        info=info(),
+        sandboxes=frozenset({ONE.id}),
+        phases={ONE.id: Phase.SERVING},
+        reading=Reading(
+            live=LIVE if live is None else live,
+            endpoints={
+                NET: endpoints,
+                INGRESS_SCOPE: (Endpoint(B, ingress_record(B, 2)),),
+            },
+        ),
+    )
+
+
+def planned(seen: View) -> NodePlan:
+    made = plan(seen)
+    assert made is not None
+    return made
+
+
+def overlay(seen: View) -> Network:
+    return planned(seen).networks[0]
+
+
+def names(seen: View) -> dict[str, list[str]]:
+    return {name.name: [str(a) for a in name.addresses] for name in overlay(seen).names}
+
+
+def test_golden() -> None:
+    two = f"web.2.{task(2).id}"
+    one = f"web.1.{ONE.id}"
+    vip = ip(VIP)
+    made = planned(view(endpoint(B, 2), endpoint(C, 3, Phase.DRAINING)))
+    assert made == NodePlan(
+        underlay=Underlay(1, ip("192.0.2.1"), 4789),
+        peers=(Peer(2, ip("192.0.2.2")), Peer(3, ip("192.0.2.33"))),
+        networks=(
+            Network(
+                id=NET,
+                name="my-net1",
+                vni=5001,
+                subnet=IPv4Network("10.0.1.0/24"),
+                gateway=ip("10.0.1.1"),
+                remotes=(
+                    RemoteEndpoint(ip("10.0.1.12"), "02:42:0a:00:01:0c", ip("192.0.2.2")),
+                    RemoteEndpoint(ip("10.0.1.13"), "02:42:0a:00:01:0d", ip("192.0.2.33")),
+                ),
+                services=(VirtualService(vip, (OWN_ADDRESS, ip("10.0.1.12"))),),
+                names=(
+                    Name("shop", (vip,)),
+                    Name("task00000000", (OWN_ADDRESS, ip("10.0.1.12"))),
+                    Name("tasks.shop", (OWN_ADDRESS,)),
+                    Name("tasks.web", (OWN_ADDRESS, ip("10.0.1.12"))),
+                    Name("web", (vip,)),
+                    Name(one, (OWN_ADDRESS,)),
+                    Name(two, (ip("10.0.1.12"),)),
+                ),
+                pointers=(
+                    Pointer(OWN_ADDRESS, f"{one}.my-net1"),
+                    Pointer(ip("10.0.1.12"), f"{two}.my-net1"),
+                ),
+            ),
+        ),
+        sandboxes=(
+            Sandbox(
+                ONE.id,
+                (Interface(NET, OWN_ADDRESS, "02:42:0a:00:01:0b"),),
+                ip("100.64.1.11"),
+            ),
+        ),
+        ports=(
+            PublishedPort(
+                Protocol.TCP,
+                8080,
+                (
+                    IngressBackend(1, ip("100.64.1.11"), 80),
+                    IngressBackend(2, ip("100.64.2.12"), 80),
+                ),
+            ),
+        ),
+    )
+
+
+def test_dnsrr_answers_with_the_tasks() -> None:
+    seen = view()
+    seen = replace(seen, assignment=assignment(ONE, services=(service(EndpointMode.DNSRR),)))
+    assert names(seen)["web"] == [str(OWN_ADDRESS)]
+    assert overlay(seen).services == ()
+
+
+def test_host_mode_answers_with_own_tasks_only() -> None:
+    host = service(EndpointMode.VIP, published(9090, PublishMode.HOST))
+    seen = replace(view(), assignment=assignment(ONE, services=(host,)))
+    assert planned(seen).ports == (
+        PublishedPort(Protocol.TCP, 8080, (IngressBackend(2, ip("100.64.2.12"), 80),)),
+        PublishedPort(Protocol.TCP, 9090, (IngressBackend(1, ip("100.64.1.11"), 80),)),
+    )
+
+
+@pytest.mark.parametrize("phase", [None, Phase.STARTING, Phase.DRAINING])
+def test_port_without_backends_refuses(phase: Phase | None) -> None:
+    seen = replace(
+        view(), phases={} if phase is None else {ONE.id: phase}, reading=Reading(live=LIVE)
+    )
+    assert planned(seen).ports == (PublishedPort(Protocol.TCP, 8080, ()),)
+
+
+def test_service_without_backends_refuses_but_has_no_name() -> None:
+    seen = replace(view(), phases={ONE.id: Phase.DRAINING})
+    assert overlay(seen).services == (VirtualService(ip(VIP), ()),)
+    assert overlay(seen).names == ()
+    assert overlay(seen).pointers == ()
+
+
+def test_only_internal_networks_mean_no_way_out() -> None:
+    seen = view()
+    inside = replace(seen.assignment, networks={NET: network(internal=True)})
+    made = planned(replace(seen, assignment=inside))
+    assert made.sandboxes[0].gateway_address is None
+    assert made.networks[0].internal
+    assert made.ports[0].backends == (IngressBackend(2, ip("100.64.2.12"), 80),)
+
+
+def test_task_waits_for_its_networks() -> None:
+    seen = view()
+    unallocated = replace(network(), subnet="")
+    for networks in ({}, {NET: unallocated}):
+        assert planned(replace(seen, assignment=replace(seen.assignment, networks=networks))) == (
+            replace(planned(seen), sandboxes=(), networks=())
+        )
+
+
+def test_interfaces_keep_their_order() -> None:
+    both = task(1, networks=("net2", "net1"))
+    made = planned(replace(view(), assignment=assignment(both, networks=2)))
+    assert [i.network for i in made.sandboxes[0].interfaces] == ["net2", "net1"]
+    assert [n.id for n in made.networks] == ["net1", "net2"]
+
+
+def test_no_plan_before_the_node_is_known() -> None:
+    assert plan(replace(view(), info=info(B, C))) is None
+    assert plan(replace(view(), info=ClusterInfo(ClusterId("cluster")))) is None
+
+
+def test_mtu_option() -> None:
+    seen = view()
+    tuned = network()
+    spec = replace(tuned.spec, options={"com.docker.network.driver.mtu": "1300"})
+    made = overlay(
+        replace(
+            seen, assignment=replace(seen.assignment, networks={NET: replace(tuned, spec=spec)})
+        )
+    )
+    assert made.mtu == 1300
+
+
+def test_own_echo_does_not_count() -> None:
+    assert overlay(view(endpoint(A, 7))) == overlay(view())
+
+
+def test_later_task_has_the_address() -> None:
+    old = endpoint(B, 2)
+    new = Endpoint(C, replace(old.record, task=TaskId("newer"), created_ms=99_000))
+    for order in ((old, new), (new, old)):
+        assert [r.tunnel for r in overlay(view(*order)).remotes] == [ip("192.0.2.33")]
+
+
+def test_own_task_keeps_its_address_from_an_older_one() -> None:
+    stale = endpoint(B, 1)
+    stale = Endpoint(B, replace(stale.record, task=TaskId("older"), created_ms=1))
+    assert overlay(view(stale)) == overlay(view())
+
+
+@pytest.mark.parametrize("address", ["10.0.2.9", "10.0.1.1", "192.0.2.1"])
+def test_addresses_that_are_not_the_networks_do_not_count(address: str) -> None:
+    alien = endpoint(B, 2)
+    alien = Endpoint(B, replace(alien.record, address=ip(address)))
+    assert overlay(view(alien)) == overlay(view())
+
+
+def test_virtual_address_outside_the_network_does_not_count() -> None:
+    alien = endpoint(B, 2)
+    alien = Endpoint(B, replace(alien.record, vip=ip("8.8.8.8")))
+    assert [s.vip for s in overlay(view(alien)).services] == [ip(VIP)]
+
+
+def test_node_speaks_for_its_own_gateway_subnet_only() -> None:
+    forged = Endpoint(B, ingress_record(C, 3))
+    seen = view()
+    seen = replace(seen, reading=replace(seen.reading, endpoints={INGRESS_SCOPE: (forged,)}))
+    assert planned(seen).ports[0].backends == (IngressBackend(1, ip("100.64.1.11"), 80),)
+
+
+owners = st.sampled_from([B, C])
+phases = st.sampled_from(Phase)
+others = st.dictionaries(st.integers(2, 40), st.tuples(owners, phases), max_size=12).map(
+    lambda found: [endpoint(owner, n, phase) for n, (owner, phase) in found.items()]
+)
+
+
+@given(others, st.sets(owners))
+def test_endpoint_is_planned_exactly_as_its_owner_and_phase_say(
+    endpoints: list[Endpoint], live: set[NodeId]
+) -> None:
+    made = overlay(view(*endpoints, live=dict.fromkeys(sorted(live), "")))
+    reached = {remote.address for remote in made.remotes}
+    balanced = {b for s in made.services for b in s.backends} - {OWN_ADDRESS}
+    named = {a for name in made.names for a in name.addresses} - {OWN_ADDRESS, ip(VIP)}
+    for e in endpoints:
+        is_used = e.owner in live and e.record.phase is Phase.SERVING
+        assert (e.record.address in reached) is (e.owner in live)
+        assert (e.record.address in balanced) is is_used
+        assert (e.record.address in named) is is_used
+    drained = {e.record.task for e in endpoints if e.record.phase is Phase.DRAINING}
+    seen = draining(view(*endpoints, live=dict.fromkeys(sorted(live), "")))
+    assert {t for _, t in seen} <= drained
+
+
+@settings(max_examples=50)
+@given(others, st.randoms(use_true_random=False))
+def test_order_makes_no_difference(endpoints: list[Endpoint], rng: Random) -> None:
+    shuffled = list(endpoints)
+    rng.shuffle(shuffled)
+    first, second = view(*endpoints), view(*shuffled, live=dict(reversed(LIVE.items())))
+    assert plan(first) == plan(second)
+    assert draining(first) == draining(second)
