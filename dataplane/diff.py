@@ -29,7 +29,7 @@ from dataplane.state import (
 
 @dataclass(frozen=True, slots=True)
 class MakeBase:
-    """Make the gateway bridge, the ingress tunnel device and their routing."""
+    """Make the gateway device, the ingress tunnel device and their routing."""
 
     base: Base
 

@@ -60,7 +60,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Uplink:
-    """A sandbox's way out of the overlay: on the gateway bridge, with the default route."""
+    """A sandbox's way out of the overlay: a cable to the node, with the default route."""
 
     address: IPv4Address
     node_index: int
@@ -79,7 +79,7 @@ class SandboxState:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """This node's gateway bridge, its device on the ingress network and their routing."""
+    """This node's gateway address, its device on the ingress network and their routing."""
 
     index: int
     address: IPv4Address
@@ -95,8 +95,6 @@ class IngressRules:
     base: Base
     peers: frozenset[Peer]
     ports: tuple[PublishedPort, ...]
-    uplinks: frozenset[IPv4Address]
-    """Gateway addresses of this node's sandboxes; packets to others are rejected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +112,7 @@ class NodeState:
 def wanted_state(plan: NodePlan, uplink_mtu: int = OVERLAY_MTU) -> NodeState:
     """Return what the node must hold to match `plan`.
 
-    uplink_mtu: MTU in bytes of the gateway bridge and the ingress tunnel.
+    uplink_mtu: MTU in bytes of the uplinks and the ingress tunnel.
     """
     underlay = plan.underlay
     if underlay is None:
@@ -122,7 +120,6 @@ def wanted_state(plan: NodePlan, uplink_mtu: int = OVERLAY_MTU) -> NodeState:
     base = Base(underlay.index, underlay.address, underlay.vxlan_port, uplink_mtu)
     networks = {network.id: network for network in plan.networks}
     services = _ServicesByNetworks(networks)
-    uplinks = (sandbox.gateway_address for sandbox in plan.sandboxes)
     peers = frozenset(peer for peer in plan.peers if peer.index != underlay.index)
     return NodeState(
         base=base,
@@ -142,7 +139,6 @@ def wanted_state(plan: NodePlan, uplink_mtu: int = OVERLAY_MTU) -> NodeState:
             base,
             peers,
             tuple(sorted(plan.ports, key=lambda port: (port.protocol, port.port))),
-            frozenset(address for address in uplinks if address is not None),
         ),
     )
 

@@ -22,7 +22,7 @@ from dataplane.driver import Driver, DriverError
 from dataplane.kernel import ingress_rules, inventory, names
 from dataplane.kernel import rtnetlink as rt
 from dataplane.kernel.channel import Channel
-from dataplane.kernel.nftables import NftError, find_nft
+from dataplane.kernel.nftables import Nft, NftError, find_nft
 from dataplane.kernel.observe import observe
 from dataplane.kernel.perform import Performer
 from dataplane.plan import OVERLAY_MTU, NodePlan
@@ -49,11 +49,13 @@ class KernelDriver:
     """Drives the kernel; see `dataplane.driver.Driver`.
 
     run_directory: where namespaces are pinned (below `netns`); must survive the process, and so
-    must the mount namespace it is in.
+    must the mount namespace it is in. use_egress_hook: False does without, as on kernels that
+    lack it, with a routing rule per node.
     """
 
-    def __init__(self, run_directory: Path) -> None:
+    def __init__(self, run_directory: Path, *, use_egress_hook: bool = True) -> None:
         self._directory = run_directory / "netns"
+        self._use_egress_hook = use_egress_hook
         self._lock = asyncio.Lock()
         # An application that was cancelled goes on in its thread: the next one waits for it.
         self._running = threading.Lock()
@@ -117,13 +119,8 @@ class KernelDriver:
             if nft is None:
                 raise DriverError("neither libnftables.so.1 nor the nft command is installed")
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            try:
-                nft.run(ingress_rules.PROBE, is_check=True)
-            except NftError:
-                has_egress_hook = False
-            else:
-                has_egress_hook = True
-            self._performer = Performer(self._directory, nft, has_egress_hook=has_egress_hook)
+            has_hook = self._use_egress_hook and _has_egress_hook(nft)
+            self._performer = Performer(self._directory, nft, has_egress_hook=has_hook)
         return self._performer
 
     def _observe(self, performer: Performer, wanted: NodeState) -> tuple[NodeState, int]:
@@ -140,6 +137,14 @@ class KernelDriver:
         if base is not None and base.address == plan.underlay.address:
             return base.mtu
         return min(OVERLAY_MTU, _device_mtu(plan.underlay.address) - _VXLAN_OVERHEAD_BYTES)
+
+
+def _has_egress_hook(nft: Nft) -> bool:
+    try:
+        nft.run(ingress_rules.PROBE, is_check=True)
+    except NftError:
+        return False
+    return True
 
 
 def _device_mtu(address: IPv4Address) -> int:

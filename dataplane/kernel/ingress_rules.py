@@ -6,7 +6,7 @@ mark which node it came in by (told by the Ethernet source), so that the reply l
 tunnel: a routing rule sends marked packets to a next hop that stands for "the entry node", and
 the egress hook of the tunnel writes that node's MAC. Source addresses are only translated where
 the reply would not come back otherwise: a node's own, loopback's, and from a sandbox to one on
-the same gateway bridge.
+the same node (it may be the same one).
 
 The original direction of each such connection has a conntrack zone per entry node, since one
 client port may reach the same backend by two of them.
@@ -19,9 +19,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 
-from dataplane.addressing import gateway_subnet, ingress_mac
+from dataplane.addressing import gateway_address, gateway_subnet, ingress_address, ingress_mac
 from dataplane.kernel import nft
-from dataplane.kernel.names import GATEWAY_BRIDGE, INGRESS_DEVICE, MARK, MARK_MASK, TABLE
+from dataplane.kernel.names import (
+    GATEWAY_DEVICE,
+    INGRESS_DEVICE,
+    INSIDE_GROUP,
+    MARK,
+    MARK_MASK,
+    TABLE,
+)
 from dataplane.plan import Peer, PublishedPort
 from dataplane.state import IngressRules
 
@@ -32,9 +39,13 @@ _ZONE = 0x4000
 """Conntrack zones: this plus the entry node's index."""
 _IS_MARKED = f"& {MARK_MASK:#x} == {MARK:#x}"
 _TUNNEL = f'"{INGRESS_DEVICE}"'
-_BRIDGE = f'"{GATEWAY_BRIDGE}"'
-_BOTH = f"{{ {_BRIDGE}, {_TUNNEL} }}"
-_SEND = "fib daddr type local meta l4proto . th dport vmap @ports"
+_FROM_INSIDE = f"iifgroup {INSIDE_GROUP}"
+_TO_INSIDE = f"oifgroup {INSIDE_GROUP}"
+_FROM_SANDBOX = f"{_FROM_INSIDE} iifname != {_TUNNEL}"
+_TO_SANDBOX = f"{_TO_INSIDE} oifname != {_TUNNEL}"
+_TO_NOBODY = f'oifname "{GATEWAY_DEVICE}"'
+"""Gateway addresses that no sandbox has."""
+_BALANCE = "fib daddr type local meta l4proto . th dport vmap @ports"
 
 PROBE = (
     "table netdev hivewire_probe {\n chain egress {\n"
@@ -63,7 +74,6 @@ def digest(rules: IngressRules, *, has_egress_hook: bool) -> str:
         (
             f"{base.index} {base.address} {base.port} {has_egress_hook}",
             *(f"{peer.index} {peer.address}" for peer in _sorted(rules.peers)),
-            *map(str, sorted(rules.uplinks)),
             *nft.describe(targets(rules.ports)),
         )
     )
@@ -77,7 +87,6 @@ def full(rules: IngressRules, rotation: int, *, has_egress_hook: bool) -> str:
         [
             *nft.chain_block(generation, []),
             *nft.set_block("nodes", "ipv4_addr", _nodes(rules)),
-            *nft.set_block("uplinks", "ipv4_addr", [str(a) for a in sorted(rules.uplinks)]),
             *nft.balancer_blocks(_BALANCER, targets(rules.ports), rotation),
             *_hooks(rules, has_egress_hook=has_egress_hook),
         ],
@@ -98,7 +107,6 @@ def delta(
     commands = [f"delete chain {TABLE_NAME} {old}", f"add chain {TABLE_NAME} {new}"]
     if before.peers != after.peers:
         commands.extend(_changed_peers(before, after, has_egress_hook=has_egress_hook))
-    commands.extend(_changed_set("uplinks", before.uplinks, after.uplinks))
     commands.extend(nft.changes(_BALANCER, targets(before.ports), targets(after.ports), rotation))
     return "\n".join(commands) + "\n"
 
@@ -109,7 +117,6 @@ def remove() -> str:
 
 
 def _hooks(rules: IngressRules, *, has_egress_hook: bool) -> list[str]:
-    subnet = gateway_subnet(rules.base.index)
     blocks = [
         *nft.chain_block(
             "prerouting_raw", _raw(rules), "type filter hook prerouting priority -300"
@@ -128,24 +135,14 @@ def _hooks(rules: IngressRules, *, has_egress_hook: bool) -> list[str]:
             [f"ct mark {_IS_MARKED} meta mark set ct mark"],
             "type route hook output priority -150",
         ),
-        *nft.chain_block("prerouting_nat", [_SEND], "type nat hook prerouting priority -100"),
-        *nft.chain_block("output_nat", [_SEND], "type nat hook output priority -100"),
+        *nft.chain_block("prerouting_nat", [_BALANCE], "type nat hook prerouting priority -100"),
+        *nft.chain_block("output_nat", [_BALANCE], "type nat hook output priority -100"),
         *nft.chain_block("forward", _FORWARD, "type filter hook forward priority 0"),
         *nft.chain_block("input", _INPUT, "type filter hook input priority 0"),
-        *nft.chain_block(
-            "output_redirect",
-            # A reply that turns round on the bridge is no reason to tell a sandbox of a shortcut.
-            [f"oifname {_BRIDGE} icmp type redirect drop"],
-            "type filter hook output priority 0",
-        ),
+        *nft.chain_block("output", _OUTPUT, "type filter hook output priority 0"),
         *nft.chain_block(
             "postrouting_nat",
-            [
-                f"ct status & dnat != 0 ip saddr 127.0.0.0/8 oifname {_BOTH} masquerade",
-                f"ct status & dnat != 0 ip saddr @nodes oifname {_TUNNEL} masquerade",
-                f"ct status & dnat != 0 iifname {_BRIDGE} oifname {_BRIDGE} masquerade",
-                f"ct status & dnat == 0 ip saddr {subnet} oifname != {_BOTH} masquerade",
-            ],
+            _sources(rules.base.index),
             "type nat hook postrouting priority 100",
         ),
     ]
@@ -157,24 +154,43 @@ def _hooks(rules: IngressRules, *, has_egress_hook: bool) -> list[str]:
     return blocks
 
 
+def _reject(match: str) -> list[str]:
+    return [
+        f"{match} meta l4proto tcp reject with tcp reset",
+        f"{match} reject with icmp type port-unreachable",
+    ]
+
+
 _FORWARD = [
     f"oifname {_TUNNEL} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu",
     # Gateway addresses are for ingress, not a network that all sandboxes share.
-    f"iifname {_BRIDGE} oifname {_BOTH} ct direction original ct status & dnat == 0 drop",
-    f"oifname {_BRIDGE} ip daddr != @uplinks meta l4proto tcp reject with tcp reset",
-    f"oifname {_BRIDGE} ip daddr != @uplinks reject with icmp type port-unreachable",
+    f"{_FROM_SANDBOX} {_TO_INSIDE} ct direction original ct status & dnat == 0 drop",
+    # A connection to a sandbox that is gone is reset, not left to hang.
+    *_reject(_TO_NOBODY),
 ]
-_IS_REJECTED = "ct state new meta l4proto . th dport @rejected fib daddr type local"
-_INPUT = [
-    f"{_IS_REJECTED} meta l4proto tcp reject with tcp reset",
-    f"{_IS_REJECTED} reject with icmp type port-unreachable",
+_INPUT = _reject("ct state new meta l4proto . th dport @rejected fib daddr type local")
+_OUTPUT = [
+    # A reply that turns round on the node is no reason to tell a sandbox of a shortcut.
+    f"{_TO_INSIDE} icmp type redirect drop",
+    *_reject(_TO_NOBODY),
 ]
+
+
+def _sources(index: int) -> list[str]:
+    tunnel, gateway, subnet = ingress_address(index), gateway_address(index), gateway_subnet(index)
+    return [
+        f"ct status & dnat != 0 ip saddr 127.0.0.0/8 oifname {_TUNNEL} snat to {tunnel}",
+        f"ct status & dnat != 0 ip saddr 127.0.0.0/8 {_TO_INSIDE} snat to {gateway}",
+        f"ct status & dnat != 0 ip saddr @nodes oifname {_TUNNEL} snat to {tunnel}",
+        f"ct status & dnat != 0 {_FROM_SANDBOX} {_TO_SANDBOX} snat to {gateway}",
+        f"ct status & dnat == 0 ip saddr {subnet} oifgroup != {INSIDE_GROUP} masquerade",
+    ]
 
 
 def _raw(rules: IngressRules) -> list[str]:
     made = [
-        f"iifname {_BOTH} ip daddr 127.0.0.0/8 drop",
-        f"iifname != {_BRIDGE} udp dport {rules.base.port} notrack",
+        f"{_FROM_INSIDE} ip daddr 127.0.0.0/8 drop",
+        f"iifgroup != {INSIDE_GROUP} udp dport {rules.base.port} notrack",
     ]
     if zones := [f"{ingress_mac(p.index)} : {_ZONE + p.index}" for p in _sorted(rules.peers)]:
         zone = f"ct original zone set ether saddr map {{ {', '.join(zones)} }}"
@@ -187,7 +203,7 @@ def _mark(rules: IngressRules) -> list[str]:
     if marks := [f"{ingress_mac(p.index)} : {MARK + p.index:#x}" for p in _sorted(rules.peers)]:
         mark = f"ct mark set ether saddr map {{ {', '.join(marks)} }}"
         made.append(f"iifname {_TUNNEL} ct state new {mark}")
-    made.append(f"iifname {_BOTH} ct mark {_IS_MARKED} meta mark set ct mark")
+    made.append(f"{_FROM_INSIDE} ct mark {_IS_MARKED} meta mark set ct mark")
     return made
 
 

@@ -11,11 +11,23 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from dataplane.kernel import rtnetlink as rt
-from dataplane.kernel.netlink import Message, Received, number, text, unpack_attributes
+from dataplane.kernel.netlink import (
+    MalformedNetlinkError,
+    Message,
+    Received,
+    number,
+    text,
+    unpack_attributes,
+)
 
 _NFT_GETCHAIN = (10 << 8) | 4
 _NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME = 1, 3
 _ADDRESS_BYTES = 4
+_IFINFO = struct.Struct("=BxHiII")
+_IFADDR = struct.Struct("=BBBBI")
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_NDMSG = struct.Struct("=BxHiHBB")
+_NFGENMSG = struct.Struct("=BxH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,7 @@ class Link:
     """Index of its bridge, 0 for none."""
     peer: int
     """Index of the other end of a cable, in that end's namespace; 0 for none."""
+    group: int = 0
     vni: int = 0
     tunnel: IPv4Address = IPv4Address(0)
     port: int = 0
@@ -86,8 +99,7 @@ def read_addresses(dump: Iterable[Received]) -> list[Address]:
     """Return the addresses of a dump of `rtnetlink.list_addresses`."""
     found: list[Address] = []
     for received in dump:
-        _, prefix_length, _, _, index = struct.unpack_from("=BBBBI", received.body)
-        attributes = unpack_attributes(received.body[8:])
+        (_, prefix_length, _, _, index), attributes = _split(_IFADDR, received.body)
         value = attributes.get(rt.IFA_LOCAL, attributes.get(rt.IFA_ADDRESS, b""))
         if len(value) == _ADDRESS_BYTES:
             found.append(Address(index, IPv4Address(value), prefix_length))
@@ -98,14 +110,13 @@ def read_routes(dump: Iterable[Received]) -> list[Route]:
     """Return the routes of a dump of `rtnetlink.list_routes`."""
     found: list[Route] = []
     for received in dump:
-        prefix_length = received.body[1]
-        attributes = unpack_attributes(received.body[12:])
+        (_, prefix_length, _, _, short_table, *_), attributes = _split(_RTMSG, received.body)
         destination = IPv4Address(attributes.get(rt.RTA_DST, bytes(_ADDRESS_BYTES)))
-        table = number(attributes[rt.RTA_TABLE]) if rt.RTA_TABLE in attributes else received.body[4]
+        table = number(attributes[rt.RTA_TABLE]) if rt.RTA_TABLE in attributes else short_table
         found.append(
             Route(
                 table,
-                IPv4Network((int(destination), prefix_length)),
+                IPv4Network((int(destination), min(prefix_length, 32)), strict=False),
                 number(attributes.get(rt.RTA_OIF, b"")),
                 _address(attributes.get(rt.RTA_GATEWAY)),
             )
@@ -117,7 +128,7 @@ def read_rules(dump: Iterable[Received]) -> list[Rule]:
     """Return the rules of a dump of `rtnetlink.list_rules`."""
     found: list[Rule] = []
     for received in dump:
-        attributes = unpack_attributes(received.body[12:])
+        _, attributes = _split(_RTMSG, received.body)
         kinds = (rt.FRA_PRIORITY, rt.FRA_FWMARK, rt.FRA_FWMASK, rt.FRA_TABLE)
         found.append(Rule(*(number(attributes.get(kind, b"")) for kind in kinds)))
     return found
@@ -127,8 +138,7 @@ def read_entries(dump: Iterable[Received]) -> list[Entry]:
     """Return the entries of a dump of `rtnetlink.list_neighbours`."""
     found: list[Entry] = []
     for received in dump:
-        _, _, index, state, _, _ = struct.unpack_from("=BxHiHBB", received.body)
-        attributes = unpack_attributes(received.body[12:])
+        (_, _, index, state, _, _), attributes = _split(_NDMSG, received.body)
         mac = _mac(attributes.get(rt.NDA_LLADDR, b""))
         found.append(Entry(index, state, mac, _address(attributes.get(rt.NDA_DST))))
     return found
@@ -143,15 +153,14 @@ def read_chains(dump: Iterable[Received], table: str) -> list[tuple[int, str]]:
     """Return address family and name of the chains of the tables of this name."""
     found: list[tuple[int, str]] = []
     for received in dump:
-        attributes = unpack_attributes(received.body[4:])
+        (family, _), attributes = _split(_NFGENMSG, received.body)
         if text(attributes.get(_NFTA_CHAIN_TABLE, b"")) == table:
-            found.append((received.body[0], text(attributes.get(_NFTA_CHAIN_NAME, b""))))
+            found.append((family, text(attributes.get(_NFTA_CHAIN_NAME, b""))))
     return found
 
 
 def _link(body: bytes) -> Link:
-    _, _, index, flags, _ = struct.unpack_from("=BxHiII", body)
-    attributes = unpack_attributes(body[16:])
+    (_, _, index, flags, _), attributes = _split(_IFINFO, body)
     info = unpack_attributes(attributes.get(rt.IFLA_LINKINFO, b""))
     kind = text(info.get(rt.IFLA_INFO_KIND, b""))
     data = unpack_attributes(info.get(rt.IFLA_INFO_DATA, b"")) if kind == "vxlan" else {}
@@ -164,10 +173,17 @@ def _link(body: bytes) -> Link:
         mtu=number(attributes.get(rt.IFLA_MTU, b"")),
         master=number(attributes.get(rt.IFLA_MASTER, b"")),
         peer=number(attributes.get(rt.IFLA_LINK, b"")),
+        group=number(attributes.get(rt.IFLA_GROUP, b"")),
         vni=number(data.get(rt.IFLA_VXLAN_ID, b"")),
         tunnel=_address(data.get(rt.IFLA_VXLAN_LOCAL)) or IPv4Address(0),
         port=int.from_bytes(data.get(rt.IFLA_VXLAN_PORT, b""), "big"),
     )
+
+
+def _split(header: struct.Struct, body: bytes) -> tuple[tuple[int, ...], dict[int, bytes]]:
+    if len(body) < header.size:
+        raise MalformedNetlinkError("message shorter than its family's header")
+    return header.unpack_from(body), unpack_attributes(body[header.size :])
 
 
 def _mac(value: bytes) -> str:

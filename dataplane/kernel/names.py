@@ -14,12 +14,13 @@ TABLE = "hivewire"
 """Name of our nftables tables, in the node's namespace and in every sandbox."""
 GENERATION = "generation_"
 """Prefix of the empty chain whose name says what its table holds."""
-GATEWAY_BRIDGE = "hw-gw"
+GATEWAY_DEVICE = "hw-gw"
+"""Holds the node's gateway address; what is routed to it is for no sandbox that exists."""
 INGRESS_DEVICE = "vx-ing"
 NETWORK_BRIDGE = "br0"
 NETWORK_TUNNEL = "vx0"
 PORT_PREFIX = "hv"
-"""Network or gateway side of a sandbox's cable: `hv` and 12 hex digits."""
+"""Far side of a sandbox's cable, in a network or on the node: `hv` and 12 hex digits."""
 
 MARK = 0x48570000
 """Firewall mark of a connection that came in by another node, less that node's index ("HW")."""
@@ -28,8 +29,12 @@ ROUTE_TABLE = 0x4857
 """Routing table of marked packets, and the priority of the rule that leads to it."""
 ROUTE_TABLE_OF_NODE = 0x48570000
 """Without an egress hook each entry node has a routing table of its own, this plus its index."""
-LINK_GROUP = 0x4857
-"""Links that are being removed together."""
+INSIDE_GROUP = 0x4857
+"""Link group of sandboxes' uplinks and of the ingress tunnel, by which firewall rules know them."""
+REMOVAL_GROUP = 0x4858
+"""Link group of links that are being removed together."""
+UPLINK_MAC = "02:fe:01:00:00:01"
+"""Of the node's end of every uplink: both ends know each other without asking."""
 RETURN_HOST = 0xFFFE
 """Offset in 100.127.0.0/16 of the next hop that stands for "the entry node"."""
 RETURN_MAC = "02:fe:00:00:ff:fe"

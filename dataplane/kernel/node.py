@@ -1,4 +1,4 @@
-"""Performing the operations on the node itself: gateway bridge, ingress tunnel, ports, routing.
+"""Performing the operations on the node itself: gateway, ingress tunnel, ports, routing.
 
 All of it is in the namespace that the daemon runs in. Every function may run again over what an
 interrupted run left.
@@ -23,8 +23,9 @@ from dataplane.kernel import ingress_rules, inventory
 from dataplane.kernel import rtnetlink as rt
 from dataplane.kernel.channel import Channel
 from dataplane.kernel.names import (
-    GATEWAY_BRIDGE,
+    GATEWAY_DEVICE,
     INGRESS_DEVICE,
+    INSIDE_GROUP,
     MARK,
     MARK_MASK,
     RETURN_HOST,
@@ -39,8 +40,6 @@ from dataplane.plan import Peer
 from dataplane.state import Base
 
 _EVERYWHERE = IPv4Network("0.0.0.0/0")
-_GATEWAY_MAC = "02:fe:01:00:00:01"
-"""Fixed: a bridge otherwise takes the lowest of its ports', and sandboxes remember the old one."""
 _ALREADY = (errno.EEXIST,)
 _GONE = (errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL)
 RETURN_ADDRESS = IPv4Address((int(ingress_address(1)) & 0xFFFF0000) + RETURN_HOST)
@@ -52,22 +51,23 @@ def make_base(base: Base, *, has_egress_hook: bool) -> None:
     write_sysctl("net/ipv4/ip_forward", "1")
     with Channel() as channel:
         links = {link.name: link for link in inventory.read_links(channel.dump(rt.list_links()))}
-        if GATEWAY_BRIDGE not in links:
-            channel.request(rt.make_bridge(GATEWAY_BRIDGE, mtu=base.mtu, mac=_GATEWAY_MAC))
+        if GATEWAY_DEVICE not in links:
+            # A bridge without ports: every kernel that we can run on has that.
+            channel.request(rt.make_bridge(GATEWAY_DEVICE, mtu=base.mtu))
         tunnel = links.get(INGRESS_DEVICE)
         if tunnel is not None and not is_ingress_device(tunnel, base):
             channel.request(rt.remove_link(INGRESS_DEVICE))
             tunnel = None
         if tunnel is None:
             channel.request(_ingress_device(base))
-        bridge = socket.if_nametoindex(GATEWAY_BRIDGE)
+        gateway = socket.if_nametoindex(GATEWAY_DEVICE)
         device = socket.if_nametoindex(INGRESS_DEVICE)
         _set_sysctls()
-        _set_addresses(channel, bridge, device, base)
-        channel.request(rt.set_link(bridge, mtu=base.mtu, mac=_GATEWAY_MAC), rt.set_link(device))
+        _set_addresses(channel, gateway, device, base)
+        channel.request(rt.set_link(gateway, mtu=base.mtu), rt.set_link(device))
         channel.request(rt.set_neighbour(device, RETURN_ADDRESS, RETURN_MAC))
         if has_egress_hook:
-            routes = _return_routes(bridge, device, base.index, ROUTE_TABLE, RETURN_ADDRESS)
+            routes = _return_routes(device, base.index, ROUTE_TABLE, RETURN_ADDRESS)
             channel.request(*routes)
             channel.request(_return_rule(rt.make_rule), ignore=_ALREADY)
 
@@ -81,6 +81,7 @@ def is_ingress_device(link: inventory.Link, base: Base) -> bool:
         and link.port == base.port
         and link.mac == ingress_mac(base.index)
         and link.mtu == base.mtu
+        and link.group == INSIDE_GROUP
     )
 
 
@@ -96,7 +97,7 @@ def remove_base(nft: Nft) -> None:
                 if r.priority == ROUTE_TABLE and r.mark & MARK_MASK == MARK
             ),
             rt.remove_link(INGRESS_DEVICE),
-            rt.remove_link(GATEWAY_BRIDGE),
+            rt.remove_link(GATEWAY_DEVICE),
             ignore=_GONE,
         )
 
@@ -109,38 +110,37 @@ def _ingress_device(base: Base) -> Message:
         port=base.port,
         mtu=base.mtu,
         mac=ingress_mac(base.index),
+        group=INSIDE_GROUP,
     )
 
 
 def _set_sysctls() -> None:
-    for device in (GATEWAY_BRIDGE, INGRESS_DEVICE):
+    for device in (GATEWAY_DEVICE, INGRESS_DEVICE):
         write_sysctl(f"net/ipv6/conf/{device}/disable_ipv6", "1")
-        # A client on the node may ask 127.0.0.1; the reply comes in by these devices.
-        write_sysctl(f"net/ipv4/conf/{device}/route_localnet", "1")
-        # Reverse path filtering must see the mark to find the way back.
-        write_sysctl(f"net/ipv4/conf/{device}/src_valid_mark", "1")
+    # A client on the node may ask 127.0.0.1; the reply comes in by this device.
+    write_sysctl(f"net/ipv4/conf/{INGRESS_DEVICE}/route_localnet", "1")
+    # Reverse path filtering must see the mark to find the way back.
+    write_sysctl(f"net/ipv4/conf/{INGRESS_DEVICE}/src_valid_mark", "1")
 
 
-def _set_addresses(channel: Channel, bridge: int, device: int, base: Base) -> None:
+def _set_addresses(channel: Channel, gateway: int, device: int, base: Base) -> None:
     subnet = gateway_subnet(base.index)
     wanted = {
-        (bridge, gateway_address(base.index), subnet.prefixlen),
+        (gateway, gateway_address(base.index), subnet.prefixlen),
         (device, ingress_address(base.index), 32),
     }
     found = {
         (address.index, address.address, address.prefix_length)
         for address in inventory.read_addresses(channel.dump(rt.list_addresses()))
-        if address.index in (bridge, device)
+        if address.index in (gateway, device)
     }
     channel.request(*(rt.remove_address(*address) for address in found - wanted), ignore=_GONE)
     channel.request(*(rt.set_address(*address) for address in wanted - found))
 
 
-def _return_routes(
-    bridge: int, device: int, index: int, table: int, via: IPv4Address
-) -> Iterable[Message]:
+def _return_routes(device: int, index: int, table: int, via: IPv4Address) -> Iterable[Message]:
     # What the entry node sent for a sandbox here carries the mark, too.
-    yield rt.set_route(gateway_subnet(index), index=bridge, table=table)
+    yield rt.set_throw_route(gateway_subnet(index), table=table)
     yield rt.set_route(_EVERYWHERE, index=device, via=via, table=table)
 
 
@@ -153,7 +153,6 @@ def _return_rule(make: Callable[..., Message], peer: int | None = None) -> Messa
 
 def add_peers(operation: AddPeers, *, has_egress_hook: bool) -> None:
     """Perform `AddPeers`."""
-    bridge = socket.if_nametoindex(GATEWAY_BRIDGE)
     device = socket.if_nametoindex(INGRESS_DEVICE)
     messages: list[Message] = []
     rules: list[Message] = []
@@ -164,7 +163,7 @@ def add_peers(operation: AddPeers, *, has_egress_hook: bool) -> None:
         messages.append(rt.set_route(gateway_subnet(peer.index), index=device, via=hop))
         if not has_egress_hook:
             table = ROUTE_TABLE_OF_NODE + peer.index
-            messages.extend(_return_routes(bridge, device, operation.base.index, table, hop))
+            messages.extend(_return_routes(device, operation.base.index, table, hop))
             rules.append(_return_rule(rt.make_rule, peer.index))
     with Channel() as channel:
         channel.request(*messages)

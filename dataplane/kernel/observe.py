@@ -125,7 +125,7 @@ def _is_usable(view: _View | None, device: str) -> bool:
 
 
 def _base(node: _View, wanted: Base | None) -> Base | None:
-    bridge = node.links.get(names.GATEWAY_BRIDGE)
+    bridge = node.links.get(names.GATEWAY_DEVICE)
     device = node.links.get(names.INGRESS_DEVICE)
     if bridge is None and device is None and not node.chains:
         return None
@@ -226,21 +226,33 @@ def _interface(
     if address is None or not link.is_up:
         return _BROKEN
     for network, other in networks.items():
-        if other is not None and _is_connected(other, far, names.NETWORK_BRIDGE, link):
+        if other is not None and _is_connected(other, far, link):
             length = address.prefix_length
             return Port(network, address.address, length, link.mac, link.mtu)
-    if not _is_connected(node, far, names.GATEWAY_BRIDGE, link):
-        return _BROKEN
-    if address.address not in RESERVED:
-        return _BROKEN
-    index = (int(address.address) - int(RESERVED.network_address)) >> 8
-    leaving = {(r.index, r.via) for r in view.routes if r.destination == _EVERYWHERE}
-    via = gateway_subnet(index).network_address + 1
-    return Uplink(address.address, index, link.mtu) if (link.index, via) in leaving else _BROKEN
+    return _uplink(view, link, address.address, node.links.get(far), node)
 
 
-def _is_connected(view: _View, far: str, bridge: str, near: inventory.Link) -> bool:
-    link, master = view.links.get(far), view.links.get(bridge)
+def _uplink(
+    view: _View,
+    link: inventory.Link,
+    address: IPv4Address,
+    far: inventory.Link | None,
+    node: _View,
+) -> Port | Uplink:
+    if far is None or far.peer != link.index or not far.is_up or far.group != names.INSIDE_GROUP:
+        return _BROKEN
+    if (far.index, IPv4Network(address)) not in {(r.index, r.destination) for r in node.routes}:
+        return _BROKEN
+    for route in view.routes:
+        via = route.via
+        if route.destination == _EVERYWHERE and route.index == link.index and via is not None:
+            node_index = (int(via) - int(RESERVED.network_address)) >> 8
+            return Uplink(address, node_index, link.mtu)
+    return _BROKEN
+
+
+def _is_connected(view: _View, far: str, near: inventory.Link) -> bool:
+    link, master = view.links.get(far), view.links.get(names.NETWORK_BRIDGE)
     return (
         link is not None
         and master is not None

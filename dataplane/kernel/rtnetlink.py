@@ -34,9 +34,7 @@ IFF_UP = 1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK = 1, 3, 4, 5
 IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_FD = 10, 18, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
-_IFLA_PROTINFO = 12
-_IFLA_GROUP = 27
-_IFLA_AF_SPEC_PORT_ISOLATED = 33
+IFLA_GROUP = 27
 _IFLA_BR_FORWARD_DELAY, _IFLA_BR_MCAST_SNOOPING = 1, 23
 IFLA_VXLAN_ID, IFLA_VXLAN_LOCAL, IFLA_VXLAN_PORT = 1, 4, 15
 _IFLA_VXLAN_LEARNING, _IFLA_VXLAN_PROXY = 7, 11
@@ -46,7 +44,8 @@ RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_TABLE = 1, 4, 5, 15
 RT_TABLE_MAIN = 254
 _RT_TABLE_COMPAT = 252
 _RTPROT_STATIC = 4
-_RTN_UNICAST = 1
+_RTN_UNICAST, _RTN_THROW = 1, 9
+_RTA_PREFSRC = 7
 _RT_SCOPE_LINK = 253
 _RTNH_F_ONLINK = 4
 NDA_DST, NDA_LLADDR = 1, 2
@@ -88,12 +87,13 @@ def make_vxlan(
     mtu: int,
     proxy: bool = False,
     mac: str | None = None,
+    group: int | None = None,
     namespace: int | None = None,
 ) -> Message:
     """Make a VXLAN device, up, that learns nothing.
 
-    proxy: answer ARP from its neighbour entries. namespace: descriptor of the namespace to put
-    it in; its UDP socket stays where the request is made.
+    proxy: answer ARP from its neighbour entries. group: for the firewall. namespace: descriptor
+    of the namespace to put it in; its UDP socket stays where the request is made.
     """
     data = nested(
         IFLA_INFO_DATA,
@@ -103,13 +103,21 @@ def make_vxlan(
         attribute_u8(_IFLA_VXLAN_LEARNING, 0),
         attribute_u8(_IFLA_VXLAN_PROXY, int(proxy)),
     )
-    return _make_link(name, "vxlan", data, mtu=mtu, mac=mac, namespace=namespace)
+    return _make_link(name, "vxlan", data, mtu=mtu, mac=mac, group=group, namespace=namespace)
 
 
 def make_veth(
-    name: str, *, master: int, mtu: int, peer_name: str, peer_mac: str, peer_namespace: int
+    name: str,
+    *,
+    mtu: int,
+    peer_name: str,
+    peer_mac: str,
+    peer_namespace: int,
+    master: int | None = None,
+    mac: str | None = None,
+    group: int | None = None,
 ) -> Message:
-    """Make a cable: `name`, up, here in the bridge `master`; its peer, still down, elsewhere."""
+    """Make a cable: `name`, up, here (in the bridge `master`); its peer, still down, elsewhere."""
     peer = _ifinfo() + b"".join(
         (
             attribute_text(IFLA_IFNAME, peer_name),
@@ -119,7 +127,7 @@ def make_veth(
         )
     )
     data = nested(IFLA_INFO_DATA, attribute(_VETH_INFO_PEER, peer))
-    return _make_link(name, "veth", data, mtu=mtu, master=master)
+    return _make_link(name, "veth", data, mtu=mtu, mac=mac, master=master, group=group)
 
 
 def _make_link(
@@ -130,6 +138,7 @@ def _make_link(
     mtu: int | None,
     mac: str | None = None,
     master: int | None = None,
+    group: int | None = None,
     namespace: int | None = None,
 ) -> Message:
     parts = [_ifinfo(up=True), attribute_text(IFLA_IFNAME, name)]
@@ -139,6 +148,8 @@ def _make_link(
         parts.append(attribute(IFLA_ADDRESS, mac_bytes(mac)))
     if master is not None:
         parts.append(attribute_u32(IFLA_MASTER, master))
+    if group is not None:
+        parts.append(attribute_u32(IFLA_GROUP, group))
     if namespace is not None:
         parts.append(attribute_u32(IFLA_NET_NS_FD, namespace))
     parts.append(nested(IFLA_LINKINFO, attribute_text(IFLA_INFO_KIND, kind), data))
@@ -159,13 +170,6 @@ def set_link(
     return Message(RTM_NEWLINK, 0, b"".join(parts))
 
 
-def isolate_port(index: int) -> Message:
-    """Let a bridge port speak with the bridge only, not with other isolated ports."""
-    isolated = nested(_IFLA_PROTINFO, attribute_u8(_IFLA_AF_SPEC_PORT_ISOLATED, 1))
-    body = _ifinfo(index, family=socket.AF_BRIDGE) + isolated
-    return Message(RTM_NEWLINK, 0, body)
-
-
 def remove_link(name: str) -> Message:
     """Remove a link, and with one end of a cable the other."""
     return Message(RTM_DELLINK, 0, _ifinfo() + attribute_text(IFLA_IFNAME, name))
@@ -173,13 +177,13 @@ def remove_link(name: str) -> Message:
 
 def group_link(name: str, group: int) -> Message:
     """Put a link in a group, to be removed with it."""
-    body = attribute_text(IFLA_IFNAME, name) + attribute_u32(_IFLA_GROUP, group)
+    body = attribute_text(IFLA_IFNAME, name) + attribute_u32(IFLA_GROUP, group)
     return Message(RTM_NEWLINK, 0, _ifinfo() + body)
 
 
 def remove_group(group: int) -> Message:
     """Remove all links of a group: that waits once, where removing each waits for each."""
-    return Message(RTM_DELLINK, 0, _ifinfo() + attribute_u32(_IFLA_GROUP, group))
+    return Message(RTM_DELLINK, 0, _ifinfo() + attribute_u32(IFLA_GROUP, group))
 
 
 def set_address(index: int, address: IPv4Address, prefix_length: int) -> Message:
@@ -202,10 +206,34 @@ def set_route(
     *,
     index: int,
     via: IPv4Address | None = None,
+    source: IPv4Address | None = None,
     table: int = RT_TABLE_MAIN,
 ) -> Message:
-    """Route a destination to a link; via: a next hop that needs no route of its own."""
-    return Message(RTM_NEWROUTE, _SET, _route(destination, index, via, table))
+    """Route a destination to a link.
+
+    via: a next hop that needs no route of its own. source: what the node itself speaks from.
+    """
+    body = _route(destination, index, via, table)
+    if source is not None:
+        body += attribute(_RTA_PREFSRC, source.packed)
+    return Message(RTM_NEWROUTE, _SET, body)
+
+
+def set_throw_route(destination: IPv4Network, *, table: int) -> Message:
+    """Let another table route a destination."""
+    header = _RTMSG.pack(
+        socket.AF_INET,
+        destination.prefixlen,
+        0,
+        0,
+        _RT_TABLE_COMPAT,
+        _RTPROT_STATIC,
+        0,
+        _RTN_THROW,
+        0,
+    )
+    body = attribute_u32(RTA_TABLE, table) + attribute(RTA_DST, destination.network_address.packed)
+    return Message(RTM_NEWROUTE, _SET, header + body)
 
 
 def remove_route(destination: IPv4Network, *, index: int, table: int = RT_TABLE_MAIN) -> Message:
@@ -312,6 +340,6 @@ def list_neighbours(family: int) -> Message:
     return Message(RTM_GETNEIGH, 0, _NDMSG.pack(family, 0, 0, 0, 0, 0))
 
 
-def _ifinfo(index: int = 0, *, up: bool = False, family: int = 0) -> bytes:
+def _ifinfo(index: int = 0, *, up: bool = False) -> bytes:
     flag = IFF_UP if up else 0
-    return _IFINFO.pack(family, 0, index, flag, flag)
+    return _IFINFO.pack(socket.AF_UNSPEC, 0, index, flag, flag)

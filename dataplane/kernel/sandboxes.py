@@ -1,7 +1,7 @@
 """Performing the operations on sandboxes: a namespace per task with its interfaces and rules.
 
-A cable is made in one request by the side that has the bridge, with its other end already inside
-the sandbox. Every function may run again over what an interrupted run left.
+A cable is made in one request on its far side (the network's bridge, or the node), with the other
+end already inside the sandbox. Every function may run again over what an interrupted run left.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from dataplane.addressing import endpoint_mac, gateway_address, gateway_subnet
+from dataplane.addressing import endpoint_mac, gateway_address
 from dataplane.diff import Plug, RemoveSandboxes, SetServices, Unplug
 from dataplane.kernel import rtnetlink as rt
 from dataplane.kernel import vip_rules
 from dataplane.kernel.channel import Channel
 from dataplane.kernel.names import (
-    GATEWAY_BRIDGE,
-    LINK_GROUP,
+    INSIDE_GROUP,
     NETWORK_BRIDGE,
+    REMOVAL_GROUP,
+    UPLINK_MAC,
     interface_name,
     network_path,
     port_name,
@@ -44,6 +45,7 @@ from dataplane.plan import VirtualService
 from dataplane.state import Port, Uplink
 
 _LOOPBACK_INDEX = 1
+_HOST_PREFIX_LENGTH = 32
 _EVERYWHERE = IPv4Network("0.0.0.0/0")
 _SYSCTLS = (
     ("net/ipv6/conf/default/disable_ipv6", "1"),
@@ -79,61 +81,72 @@ def plug(directory: Path, operation: Plug) -> None:
         interface = operation.interface
         far = port_name(operation.sandbox, operation.number)
         if isinstance(interface, Uplink):
-            _connect(GATEWAY_BRIDGE, far, name, interface, namespace, is_isolated=True)
+            _connect_uplink(far, name, interface, namespace)
         else:
-            run_in_namespace(
-                network_path(directory, interface.network),
-                lambda: _connect(NETWORK_BRIDGE, far, name, interface, namespace),
-            )
+            place = network_path(directory, interface.network)
+            run_in_namespace(place, lambda: _connect_port(far, name, interface, namespace))
     finally:
         os.close(namespace)
-    run_in_namespace(path, _configure(name, interface))
+    run_in_namespace(path, lambda: _configure(name, interface))
 
 
-def _connect(
-    bridge: str,
-    far: str,
-    name: str,
-    interface: Port | Uplink,
-    namespace: int,
-    *,
-    is_isolated: bool = False,
-) -> None:
-    mac = interface.mac if isinstance(interface, Port) else endpoint_mac(interface.address)
+def _connect_port(far: str, name: str, port: Port, namespace: int) -> None:
     with Channel() as channel:
         channel.request(
             rt.make_veth(
                 far,
-                master=socket.if_nametoindex(bridge),
-                mtu=interface.mtu,
+                master=socket.if_nametoindex(NETWORK_BRIDGE),
+                mtu=port.mtu,
+                peer_name=name,
+                peer_mac=port.mac,
+                peer_namespace=namespace,
+            )
+        )
+        # Static: the bridge may remember the MAC from when its sandbox was on another node.
+        channel.request(rt.set_port_entry(socket.if_nametoindex(far), port.mac))
+
+
+def _connect_uplink(far: str, name: str, uplink: Uplink, namespace: int) -> None:
+    # Routed, not bridged: a bridge would let sandboxes speak with each other past the node's
+    # rules, and with br_netfilter (Docker loads it) translate addresses without routing.
+    mac = endpoint_mac(uplink.address)
+    with Channel() as channel:
+        channel.request(
+            rt.make_veth(
+                far,
+                mac=UPLINK_MAC,
+                group=INSIDE_GROUP,
+                mtu=uplink.mtu,
                 peer_name=name,
                 peer_mac=mac,
                 peer_namespace=namespace,
             )
         )
+        write_sysctl(f"net/ipv6/conf/{far}/disable_ipv6", "1")
+        # A client on the node may ask 127.0.0.1; the reply comes in by this device.
+        write_sysctl(f"net/ipv4/conf/{far}/route_localnet", "1")
         index = socket.if_nametoindex(far)
-        if is_isolated:
-            channel.request(rt.isolate_port(index))
-        channel.request(rt.set_port_entry(index, mac))
+        gateway = gateway_address(uplink.node_index)
+        channel.request(
+            rt.set_neighbour(index, uplink.address, mac),
+            rt.set_route(IPv4Network(uplink.address), index=index, source=gateway),
+        )
 
 
-def _configure(name: str, interface: Port | Uplink) -> Callable[[], None]:
-    def configure() -> None:
-        index = socket.if_nametoindex(name)
-        with Channel() as channel:
-            if isinstance(interface, Port):
-                address = rt.set_address(index, interface.address, interface.prefix_length)
-                channel.request(address, rt.set_link(index))
-                return
-            node = interface.node_index
-            length = gateway_subnet(node).prefixlen
-            channel.request(
-                rt.set_address(index, interface.address, length),
-                rt.set_link(index),
-                rt.set_route(_EVERYWHERE, index=index, via=gateway_address(node)),
-            )
-
-    return configure
+def _configure(name: str, interface: Port | Uplink) -> None:
+    index = socket.if_nametoindex(name)
+    with Channel() as channel:
+        if isinstance(interface, Port):
+            address = rt.set_address(index, interface.address, interface.prefix_length)
+            channel.request(address, rt.set_link(index))
+            return
+        gateway = gateway_address(interface.node_index)
+        channel.request(
+            rt.set_address(index, interface.address, _HOST_PREFIX_LENGTH),
+            rt.set_link(index),
+            rt.set_neighbour(index, gateway, UPLINK_MAC),
+            rt.set_route(_EVERYWHERE, index=index, via=gateway),
+        )
 
 
 def unplug(directory: Path, operation: Unplug) -> None:
@@ -173,8 +186,8 @@ def _remove_links(names: set[str]) -> None:
     if not present:
         return
     with Channel() as channel:
-        channel.request(*(rt.group_link(name, LINK_GROUP) for name in present))
-        channel.request(rt.remove_group(LINK_GROUP), ignore=(errno.ENODEV,))
+        channel.request(*(rt.group_link(name, REMOVAL_GROUP) for name in present))
+        channel.request(rt.remove_group(REMOVAL_GROUP), ignore=(errno.ENODEV,))
 
 
 @dataclass(frozen=True, slots=True)

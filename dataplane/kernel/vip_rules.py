@@ -14,15 +14,22 @@ from dataplane.plan import VirtualService
 
 TABLE_NAME = f"ip {TABLE}"
 _BALANCER = nft.Balancer(TABLE_NAME, "vips", "ipv4_addr", "rejected")
-_OUTPUT = [
-    *nft.chain_block("output_nat", ["ip daddr vmap @vips"], "type nat hook output priority -100"),
+_REFUSER = "127.72.87.1"
+"""Where connections to a virtual address without backends are sent, to be rejected on arrival:
+rejecting on the way out would fail a datagram's `send` with EPERM instead of ECONNREFUSED."""
+_HOOKS = [
     *nft.chain_block(
-        "output_filter",
+        "output_nat",
+        ["ip daddr vmap @vips", f"ip daddr @rejected dnat to {_REFUSER}"],
+        "type nat hook output priority -100",
+    ),
+    *nft.chain_block(
+        "input",
         [
-            "ip daddr @rejected meta l4proto tcp reject with tcp reset",
-            "ip daddr @rejected reject with icmp type port-unreachable",
+            f"ip daddr {_REFUSER} meta l4proto tcp reject with tcp reset",
+            f"ip daddr {_REFUSER} reject with icmp type port-unreachable",
         ],
-        "type filter hook output priority 0",
+        "type filter hook input priority 0",
     ),
 ]
 
@@ -54,7 +61,7 @@ def full(balanced: Sequence[nft.Target], generation: str, rotation: int) -> str:
         [
             *nft.chain_block(nft.generation_chain(generation), []),
             *nft.balancer_blocks(_BALANCER, balanced, rotation),
-            *_OUTPUT,
+            *_HOOKS,
         ],
     )
 

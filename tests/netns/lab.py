@@ -12,8 +12,9 @@ import collections
 import contextlib
 import os
 import socket
+import struct
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -133,6 +134,7 @@ class Node:
 
     namespace: Path
     directory: Path
+    options: tuple[str, ...] = ()
     process: asyncio.subprocess.Process | None = None
     operations: int = 0
 
@@ -143,6 +145,7 @@ class Node:
             "tests.netns.node",
             str(self.namespace),
             str(self.directory),
+            *self.options,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
@@ -201,7 +204,9 @@ class Lab:
 
 
 @contextlib.asynccontextmanager
-async def lab(directory: Path, nodes: int = 3) -> AsyncIterator[Lab]:
+async def lab(
+    directory: Path, nodes: int = 3, options: tuple[str, ...] = ()
+) -> AsyncGenerator[Lab]:
     """Make the underlay and the nodes' processes; in the end, remove everything."""
     made = Lab(directory)
     bridge = directory / "underlay"
@@ -212,7 +217,7 @@ async def lab(directory: Path, nodes: int = 3) -> AsyncIterator[Lab]:
             path = made.client if number == CLIENT else directory / f"node{number}"
             netns.create_namespace(path)
             if number != CLIENT:
-                made.nodes[number] = Node(path, directory / f"run{number}")
+                made.nodes[number] = Node(path, directory / f"run{number}", options)
             _join(bridge, path, number)
         for node in made.nodes.values():
             await node.start()
@@ -312,7 +317,7 @@ async def serve_udp(made: Lab, replica: Replica) -> None:
 @contextlib.asynccontextmanager
 async def connection(
     place: Path, address: IPv4Address, port: int
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Connect from a namespace; closed by reset, so that no client port stays in TIME_WAIT."""
     client = netns.open_socket_in(place, socket.AF_INET, socket.SOCK_STREAM)
     client.setblocking(False)
@@ -339,29 +344,103 @@ async def tcp_ask(place: Path, address: IPv4Address, port: int) -> tuple[str, st
     return name, host
 
 
-async def udp_ask(
-    place: Path, address: IPv4Address, port: int, client: socket.socket | None = None
-) -> tuple[str, str]:
-    """Send one datagram, from a new port unless a socket is given, and return the same."""
-    used = client or netns.open_socket_in(place, socket.AF_INET, socket.SOCK_DGRAM)
-    used.setblocking(False)
+def udp_client(place: Path, address: IPv4Address, port: int, source: int = 0) -> socket.socket:
+    """Return a connected datagram socket; source: its port."""
+    client = netns.open_socket_in(place, socket.AF_INET, socket.SOCK_DGRAM)
+    client.setblocking(False)
+    client.bind(("0.0.0.0", source))
+    client.connect((str(address), port))
+    return client
+
+
+async def udp_say(client: socket.socket) -> tuple[str, str]:
+    """Send one datagram and return who answered and what client address it saw."""
     loop = asyncio.get_running_loop()
-    try:
-        if client is None:
-            used.connect((str(address), port))
-        async with asyncio.timeout(_TIMEOUT_S):
-            await loop.sock_sendall(used, b"?")
-            name, host = (await loop.sock_recv(used, 100)).decode().split()
-    finally:
-        if client is None:
-            used.close()
+    async with asyncio.timeout(_TIMEOUT_S):
+        await loop.sock_sendall(client, b"?")
+        name, host = (await loop.sock_recv(client, 100)).decode().split()
     return name, host
 
 
+async def udp_ask(place: Path, address: IPv4Address, port: int, source: int = 0) -> tuple[str, str]:
+    """Send one datagram from a new socket and return the same."""
+    with udp_client(place, address, port, source) as client:
+        return await udp_say(client)
+
+
+async def udp_count(
+    place: Path, address: IPv4Address, port: int, times: int
+) -> tuple[dict[str, int], set[str]]:
+    """Ask from several ports, none of them twice: each is a new flow."""
+    answers = [await udp_ask(place, address, port, 20000 + n) for n in range(times)]
+    return dict(collections.Counter(name for name, _ in answers)), {host for _, host in answers}
+
+
+Ask = Callable[[Path, IPv4Address, int], Awaitable[tuple[str, str]]]
+
+
 async def count(
-    ask: object, place: Path, address: IPv4Address, port: int, times: int
+    ask: Ask, place: Path, address: IPv4Address, port: int, times: int
 ) -> tuple[dict[str, int], set[str]]:
     """Ask several times, one after the other: how often each answered, clients they saw."""
-    assert callable(ask)
-    answers: Sequence[tuple[str, str]] = [await ask(place, address, port) for _ in range(times)]
+    answers = [await ask(place, address, port) for _ in range(times)]
     return dict(collections.Counter(name for name, _ in answers)), {host for _, host in answers}
+
+
+@dataclass
+class Load:
+    """Clients that connect one time after the other, and what became of it."""
+
+    answers: collections.Counter[str] = field(default_factory=collections.Counter[str])
+    errors: list[str] = field(default_factory=list[str])
+    is_over: bool = False
+
+    async def run(self, place: Path, address: IPv4Address, port: int) -> None:
+        """Connect until it is over."""
+        while not self.is_over:
+            try:
+                name, _ = await tcp_ask(place, address, port)
+            except (OSError, TimeoutError, ValueError) as error:
+                self.errors.append(repr(error))
+            else:
+                self.answers[name] += 1
+
+    async def wait_until_answers(self, more: int) -> None:
+        """Wait until so many more connections succeeded."""
+        goal = self.answers.total() + more
+        async with asyncio.timeout(20):
+            while self.answers.total() < goal:
+                await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def load(
+    place: Path, address: IPv4Address, port: int, clients: int = 4
+) -> AsyncGenerator[Load]:
+    """Keep connecting from a namespace while the body runs."""
+    made = Load()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(clients):
+            group.create_task(made.run(place, address, port))
+        try:
+            yield made
+        finally:
+            made.is_over = True
+
+
+async def ping(place: Path, address: IPv4Address, timeout_s: float = _TIMEOUT_S) -> None:
+    """Wait for the answer to one ICMP echo request.
+
+    Raises:
+        TimeoutError: there is none.
+    """
+    with netns.open_socket_in(place, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+        raw.setblocking(False)
+        raw.connect((str(address), 0))
+        loop = asyncio.get_running_loop()
+        request = struct.pack("!BBHHH", 8, 0, 0, 7, 1)
+        checksum = ~sum(struct.unpack("!4H", request)) & 0xFFFF
+        async with asyncio.timeout(timeout_s):
+            await loop.sock_sendall(raw, struct.pack("!BBHHH", 8, 0, checksum, 7, 1))
+            while (await loop.sock_recv(raw, 100))[20] != 0:
+                pass

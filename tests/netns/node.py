@@ -1,6 +1,6 @@
 """One node of the lab: enters its namespace, applies the plans that it reads from standard input.
 
-usage: python -m tests.netns.node NAMESPACE RUN_DIRECTORY
+usage: python -m tests.netns.node NAMESPACE RUN_DIRECTORY [no-egress-hook]
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dataplane.kernel.netns import CLONE_NEWNET, open_namespace
 from tests.netns.wire import Answer, decode_plan
 
 
-async def serve(run_directory: Path) -> None:
-    driver = KernelDriver(run_directory)
+async def serve(run_directory: Path, options: list[str]) -> None:
+    driver = KernelDriver(run_directory, use_egress_hook="no-egress-hook" not in options)
     while line := await asyncio.to_thread(sys.stdin.buffer.readline):
         answer = Answer()
         try:
@@ -37,12 +37,12 @@ async def serve(run_directory: Path) -> None:
 
 
 def main() -> None:
-    namespace, run_directory = map(Path, sys.argv[1:])
+    namespace, run_directory = map(Path, sys.argv[1:3])
     descriptor = open_namespace(namespace)
     if ctypes.CDLL(None, use_errno=True).setns(descriptor, CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "setns", str(namespace))
     os.close(descriptor)
-    asyncio.run(serve(run_directory))
+    asyncio.run(serve(run_directory, sys.argv[3:]))
 
 
 if __name__ == "__main__":
