@@ -23,7 +23,7 @@ from cluster.model.ids import ClusterId, NodeId
 from cluster.model.meta import Meta
 from cluster.model.node import Node, Role
 from cluster.model.service import Endpoint, Service
-from cluster.model.task import Task, TaskStatus
+from cluster.model.task import Task, TaskState, TaskStatus
 from cluster.state.snapshot import Snapshot
 
 PAGE_OBJECTS = 100
@@ -182,7 +182,8 @@ def _tasks_by_node(
 ) -> dict[NodeId, tuple[Task, ...]]:
     grouped: dict[NodeId, list[Task]] = {}
     for task in snapshot.tasks.values():
-        if task.node is not None:
+        # A global service's task has its node from the start, but is nothing to run before that.
+        if task.node is not None and task.status.state >= TaskState.ASSIGNED:
             grouped.setdefault(task.node, []).append(task)
     shared: dict[NodeId, tuple[Task, ...]] = {}
     for node, tasks in grouped.items():
