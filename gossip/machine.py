@@ -42,6 +42,7 @@ from gossip.wire import (
     Claim,
     Delta,
     Digest,
+    DigestEntry,
     InvalidError,
     MalformedPacketError,
     Message,
@@ -126,15 +127,16 @@ class Machine:
             hlc=self._next_hlc,
             on_epoch=self._go_on_in_epoch,
         )
+        self._summary = Summary(
+            me=lambda: self._membership.me, members=self._members, directory=self._directory
+        )
         self._sync = Syncer(
             config=config,
             rng=rng,
             timers=self._timers,
             members=self._members,
             directory=self._directory,
-            summary=Summary(
-                me=lambda: self._membership.me, members=self._members, directory=self._directory
-            ),
+            summary=self._summary,
             outbox=self._outbox,
             counters=self.counters,
         )
@@ -267,6 +269,10 @@ class Machine:
     def records(self, scope: str) -> Sequence[RecordView]:
         """Return the visible records of a scope this node is attached to, its own included."""
         return self._directory.records(scope)
+
+    def positions(self, scope: str) -> Sequence[DigestEntry]:
+        """Return how far each owner's log is known in a scope, hidden ones included."""
+        return self._summary.entries(scope)
 
     def stats(self) -> GossipStats:
         """Return the counters."""

@@ -120,9 +120,8 @@ def test_random_life_converges_and_shows_only_what_is_current(seed: int, loss: f
 
 def _check_monotone(node: Node, positions: dict[tuple[str, str, str], tuple[int, ...]]) -> None:
     """Check that stored (epoch, incarnation), stamps and (maximum, gc) never decrease."""
-    summary = node.machine._sync._summary
     for scope in (NODES, *node.scopes):
-        for entry in summary.entries(scope):
+        for entry in node.machine.positions(scope):
             key = (node.name, scope, entry.owner)
             position = _position(entry)
             assert positions.get(key, ()) <= position
@@ -250,8 +249,7 @@ def test_who_is_not_attached_holds_nothing() -> None:
     net.run(5)
 
     assert net.seen("outside", "net") == {}
-    table = net.machine("outside")._directory.table
-    assert list(table.scopes()) == [NODES]
+    assert not net.machine("outside").positions("net")
 
 
 @pytest.mark.parametrize("streams", [True, False])
