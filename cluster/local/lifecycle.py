@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -86,34 +85,36 @@ def _is_answering(layout: Layout) -> bool:
     return True
 
 
-def _spawn_supervisor(layout: Layout) -> subprocess.Popen[bytes]:
+def _spawn_supervisor(layout: Layout) -> int:
     command = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
     if os.geteuid() != 0:
         command += ["--user", "--map-root-user"]
     command += [sys.executable, "-m", "cluster.local.supervisor", str(layout.directory)]
-    process = _spawn(layout, command)
-    _pid_file(layout).write_text(f"{process.pid} {_start_time(process.pid)}")
-    return process
+    pid = _spawn(layout, command)
+    _pid_file(layout).write_text(f"{pid} {_start_time(pid)}")
+    return pid
 
 
 def _spawn_forwarder(layout: Layout) -> None:
     _spawn(layout, [sys.executable, "-m", "cluster.local.forward", str(layout.directory)])
 
 
-def _spawn(layout: Layout, command: list[str]) -> subprocess.Popen[bytes]:
-    with layout.supervisor_log.open("ab") as log:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+def _spawn(layout: Layout, command: list[str]) -> int:
+    """Start a process that outlives this one, with the supervisor's log as its output."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(layout.supervisor_log), flags, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    return os.posix_spawnp(command[0], command, os.environ, file_actions=actions, setsid=True)
 
 
-def _wait_until_ready(
-    layout: Layout, supervisor: subprocess.Popen[bytes], progress: Callable[[str], object]
-) -> None:
+def _wait_until_ready(layout: Layout, supervisor: int, progress: Callable[[str], object]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     shown = 0
     while time.monotonic() < deadline:
-        if supervisor.poll() is not None:
+        if not _is_alive(supervisor):
             raise ClusterError(f"the supervisor ended: see {layout.supervisor_log}")
         with contextlib.suppress(Unavailable):
             answer = ask(layout.control_socket, Request(do="status"))

@@ -1,0 +1,92 @@
+"""A local cluster for the tests that need real daemons: one per test session and kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from cluster.local import whoami
+from cluster.local.demo import Api
+from cluster.local.layout import Layout
+from cluster.local.lifecycle import start, stop
+from cluster.model.errors import ClusterError
+
+T = TypeVar("T")
+WAIT_S = 30.0
+
+
+def why_not() -> str:
+    """Return why no local cluster can run here, empty if one can."""
+    probe = ["unshare", "--net", "--mount", "--pid", "--fork"]
+    if os.geteuid() != 0:
+        probe += ["--user", "--map-root-user"]
+    if not shutil.which("unshare"):
+        return "needs unshare (util-linux)"
+    done = subprocess.run([*probe, "true"], capture_output=True, check=False)
+    return "" if done.returncode == 0 else "needs root or unprivileged user namespaces"
+
+
+needs_namespaces = pytest.mark.skipif(bool(why_not()), reason=why_not() or "never")
+
+
+@contextmanager
+def local_cluster(directory: Path, managers: int, workers: int) -> Generator[Layout]:
+    """Run a local cluster while the block runs."""
+    layout = start(directory, managers, workers, progress=lambda _: None)
+    try:
+        yield layout
+    finally:
+        stop(layout)
+
+
+def short_directory() -> Path:
+    """Return a new directory whose path is short enough for unix sockets; it does not exist yet."""
+    return Path("/tmp") / f"hw-{uuid.uuid4().hex[:8]}"  # noqa: S108
+
+
+def wait_until(what: str, condition: Callable[[], T], *, seconds: float = WAIT_S) -> T:
+    """Return the condition's first true result; errors of the cluster count as not yet."""
+    deadline = time.monotonic() + seconds
+    last: Exception | None = None
+    while time.monotonic() < deadline:
+        try:
+            if result := condition():
+                return result
+        except (ClusterError, OSError) as error:
+            last = error
+        time.sleep(0.05)
+    raise AssertionError(f"not in {seconds} s: {what} ({last})")
+
+
+def create_web(api: Api, *, replicas: int, port: int, name: str = "web") -> None:
+    """Create the demo's web service on the network `shop`, which is made if missing."""
+    networks = json.loads(api.call("GET", "/networks"))
+    if not any(n["Name"] == "shop" for n in networks):
+        api.call("POST", "/networks/create", {"Name": "shop", "Driver": "overlay"})
+    ports = [{"Protocol": p, "TargetPort": 80, "PublishedPort": port} for p in ("tcp", "udp")]
+    command = [sys.executable, "-I", "-S", whoami.__file__, "80"]
+    api.call(
+        "POST",
+        "/services/create",
+        {
+            "Name": name,
+            "TaskTemplate": {
+                "ContainerSpec": {"Image": "host", "Command": command},
+                "Networks": [{"Target": "shop"}],
+            },
+            "Mode": {"Replicated": {"Replicas": replicas}},
+            "EndpointSpec": {"Ports": ports},
+        },
+    )
+    wait_until("replicas run", lambda: len(api.running(name)) == replicas)

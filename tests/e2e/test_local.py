@@ -1,0 +1,172 @@
+"""Local clusters: what they leave behind, what survives a daemon, and junk at their ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from cluster.local.control import Request, ask, ask_with_socket
+from cluster.local.demo import Api
+from cluster.local.layout import Layout, LocalNode
+from cluster.local.lifecycle import start, stop
+from cluster.model.errors import ClusterError
+from tests.e2e.lab import (
+    create_web,
+    local_cluster,
+    needs_namespaces,
+    short_directory,
+    wait_until,
+)
+
+pytestmark = [needs_namespaces, pytest.mark.timeout(180)]
+PORT = 8080
+
+
+@pytest.fixture(scope="module")
+def layout() -> Generator[Layout]:
+    with local_cluster(short_directory(), managers=1, workers=1) as made:
+        create_web(Api(made.socket(made.nodes[0])), replicas=4, port=PORT)
+        yield made
+
+
+def connect(layout: Layout, node: LocalNode, port: int, protocol: str = "tcp") -> socket.socket:
+    request = Request(do="connect", node=node.name, port=port, protocol=protocol)
+    _, made = ask_with_socket(layout.control_socket, request)
+    assert made is not None
+    made.settimeout(5.0)
+    return made
+
+
+def get(connection: socket.socket) -> dict[str, str]:
+    connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    data = b""
+    while chunk := connection.recv(65536):
+        data += chunk
+    answer: dict[str, str] = json.loads(data.partition(b"\r\n\r\n")[2])
+    return answer
+
+
+def fetch(layout: Layout, node: LocalNode) -> dict[str, str]:
+    with connect(layout, node, PORT) as connection:
+        return get(connection)
+
+
+def has_all(layout: Layout, node: LocalNode) -> bool:
+    return len({fetch(layout, node)["task"] for _ in range(4)}) == 4
+
+
+def test_every_node_balances_exactly(layout: Layout) -> None:
+    for node in layout.nodes:
+        wait_until("all replicas answer", lambda node=node: has_all(layout, node))  # type: ignore[misc]
+        counts = Counter(fetch(layout, node)["task"] for _ in range(20))
+        assert sorted(counts.values()) == [5, 5, 5, 5]
+
+
+def test_udp_reaches_the_replicas(layout: Layout) -> None:
+    for node in layout.nodes:
+        seen: set[str] = set()
+        for _ in range(8):
+            with connect(layout, node, PORT, "udp") as client:
+                client.send(b"who?")
+                seen.add(json.loads(client.recv(4096))["task"])
+        assert len(seen) == 4
+
+
+def test_published_port_answers_on_the_host(layout: Layout) -> None:
+    def ask_host() -> bool:
+        for node in layout.nodes:
+            with socket.create_connection((node.host_address, PORT), 5) as connection:
+                assert get(connection)["task"].startswith("web.")
+        return True
+
+    wait_until("the forwarder listens", ask_host)
+
+
+@pytest.mark.parametrize("name", ["m1", "w1"])
+def test_tasks_and_connections_survive_the_daemon(layout: Layout, name: str) -> None:
+    node = layout.node(name)
+    api = Api(layout.socket(layout.nodes[0]))
+    before = {t.id for t in api.running("web")}
+    with connect(layout, node, PORT) as held:
+        ask(layout.control_socket, Request(do="kill", node=name))
+        for _ in range(8):  # the kernel goes on forwarding
+            assert fetch(layout, node)["task"].startswith("web.")
+        ask(layout.control_socket, Request(do="start", node=name))
+        wait_until("the API answers", lambda: api.running("web"))
+        assert get(held)["task"].startswith("web.")
+
+    wait_until("all nodes are ready", lambda: _all_ready(api))
+    assert {t.id for t in api.running("web")} == before
+    wait_until("all replicas answer", lambda: has_all(layout, node))
+
+
+def _all_ready(api: Api) -> bool:
+    nodes = json.loads(api.call("GET", "/nodes"))
+    return all(n["Status"]["State"] == "ready" for n in nodes)
+
+
+@pytest.mark.parametrize("port", [2377, 7946])
+def test_junk_at_a_port_is_dropped(layout: Layout, port: int) -> None:
+    node = layout.nodes[0]
+    half_open = [connect(layout, node, port) for _ in range(20)]
+    for junk in (b"GET / HTTP/1.0\r\n\r\n", os.urandom(4096), b"\x16\x03\x01" + b"\xff" * 600):
+        with connect(layout, node, port) as connection:
+            connection.sendall(junk)
+    for size in (1, 64, 1200, 1472):
+        for udp_port in (7946, 4789):
+            with connect(layout, node, udp_port, "udp") as client:
+                client.send(os.urandom(size))
+    for connection in half_open:
+        connection.close()
+
+    assert "Traceback" not in layout.log(node).read_text()
+    assert has_all(layout, node)
+
+
+def test_down_leaves_nothing_after_a_kill_of_everything() -> None:
+    directory = short_directory()
+    layout = start(directory, managers=1, workers=0, progress=lambda _: None)
+    create_web(Api(layout.socket(layout.nodes[0])), replicas=1, port=PORT)
+    holder = int((directory / "supervisor.pid").read_text().split()[0])
+    os.kill(holder, signal.SIGKILL)
+    wait_until("all of it is dead", lambda: not _processes_of(directory))
+    stop(layout)
+
+    assert not directory.exists()
+    assert str(directory) not in Path("/proc/self/mountinfo").read_text()
+
+
+def _processes_of(directory: Path) -> list[int]:
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                text = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if str(directory).encode() in text and b"local.forward" not in text:
+                found.append(int(entry.name))
+    return found
+
+
+def test_second_cluster_in_the_same_place_is_refused(layout: Layout) -> None:
+    with pytest.raises(ClusterError, match="a local cluster runs in"):
+        start(layout.directory, managers=1, workers=0, progress=lambda _: None)
+
+
+def test_cli_shows_the_cluster(layout: Layout) -> None:
+    shown = subprocess.run(
+        ["hivewire", "local", "status", "--dir", str(layout.directory)],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+
+    assert "m1" in shown
+    assert "running" in shown
