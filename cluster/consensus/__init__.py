@@ -3,7 +3,7 @@
 The rest of the cluster uses `node` (with `founding`, `config` and `errors`) and nothing else here.
 PySyncObj is the Raft engine; it is not safe as it comes, and what makes it so is most of this
 package (see `raft` and `core`). In it, above to below: `node`; `membership` and `proposals` on
-`requests`; `driver` and `transport`; `core`; `raft`; the rest, which is files, codecs and decisions.
+`requests`; `driver` and `transport`; `core`; `raft`; and the rest: files, codecs and decisions.
 
 Modules:
     appending: what a follower may believe of an AppendEntries message

@@ -35,6 +35,10 @@ class RaftConfig:
     """Commands in one AppendEntries message; at least twice the largest command."""
     chunk_bytes: int = 256 * 1024
     """Snapshot bytes in one message."""
+    snapshot_window_bytes: int = MEBIBYTE
+    """Snapshot bytes waiting for one follower; below `congested_bytes`, so entries still go."""
+    congested_bytes: int = 4 * MEBIBYTE
+    """A follower with more than this waiting gets no entries until it has taken some."""
     sessions_max: int = 1024
     """Proposing managers (lives of a daemon) whose results are remembered."""
 

@@ -8,7 +8,7 @@ Invariants:
     no message but AppendEntries leaves before what it speaks of is durable (`_flush`);
     a leader counts itself only for durable entries (`tick` syncs first);
     at most one membership entry is uncommitted;
-    a manager that is not in its own configuration never campaigns.
+    a manager that is not in its own configuration, with its own disk, never campaigns.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from cluster.consensus.messages import (
     AppendEntries,
     AppendReply,
     EngineMessage,
+    Introduction,
     NewerTerm,
     PreVoteGranted,
     PreVoteRequest,
@@ -56,11 +57,6 @@ from cluster.consensus.snapshots import Snapshot, SnapshotStore, StoredSnapshot
 from cluster.consensus.wal import Wal
 
 _NEVER = float("-inf")
-_FOREVER = float("inf")
-_SNAPSHOT_WINDOW_BYTES = 1024 * 1024
-"""Snapshot bytes waiting for one follower; below `_CONGESTED_BYTES`, so both can be sent."""
-_CONGESTED_BYTES = 4 * 1024 * 1024
-"""A follower with this much waiting gets no more entries until it has taken some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +109,11 @@ class RaftCore:
         self._outbox: list[tuple[str, EngineMessage]] = []
         self._reply: AppendReply | None = None
         self._nodes: dict[str, MemberNode] = {}
+        """The other voters."""
+        self._peers: dict[str, MemberNode] = {}
+        """Whom to hear: the other voters, those whose removal is not committed (it may be taken
+        back), and those whom a voter introduced. Any of them may be who leads."""
+        self._introduced: dict[str, Member] = {}
         self._members: dict[str, Member] = {}
         self._applied_members: dict[str, Member] = {}
         self._members_version = 0
@@ -154,6 +155,21 @@ class RaftCore:
     def members(self) -> dict[str, Member]:
         """Who votes, by the log as it stands here; empty for a joiner."""
         return self._members
+
+    @property
+    def is_voter(self) -> bool:
+        """Whether this manager has a vote, by the log as it stands here.
+
+        Not if the member of its name has another disk: that is an earlier life of this manager,
+        which was removed, and of which the log as far as it has come may still speak.
+        """
+        me = self._members.get(self._me)
+        return me is not None and me.disk_id == self._own_address.disk_id
+
+    @property
+    def applied_members(self) -> dict[str, Member]:
+        """Who votes, by what was applied."""
+        return self._applied_members
 
     @property
     def members_version(self) -> int:
@@ -212,8 +228,6 @@ class RaftCore:
         """Return when `tick` must be called even if nothing happens, by the engine's clock."""
         if self.is_leader:
             return self._engine.next_deadline()
-        if self._me not in self._members:
-            return _FOREVER
         repeat_at = self._prevote.repeat_at if self._prevote.is_running else _NEVER
         return max(self._engine.next_deadline(), repeat_at)
 
@@ -243,7 +257,7 @@ class RaftCore:
 
     def deliver(self, node_id: str, message: EngineMessage) -> None:
         """Handle a message from a peer; replies leave with the next tick."""
-        node = self._nodes.get(node_id)
+        node = self._peers.get(node_id)
         if node is None:
             return
         match message:
@@ -279,7 +293,7 @@ class RaftCore:
                 f" {wal.first_index} are missing"
             )
         self._restore(snapshot)
-        if set(self._members) == {self._me}:
+        if self.is_voter and len(self._members) == 1:
             self._engine.campaign_now()
 
     def _restore(self, snapshot: Snapshot) -> None:
@@ -290,6 +304,7 @@ class RaftCore:
             wal.reset([snapshot.previous, snapshot.last])
         self._sessions.restore(snapshot.state)
         self._engine.jump_to(index)
+        self._introduced = {}
         self._applied_members = {member.node_id: member for member in snapshot.members}
         self._members = effective_members(self._applied_members, wal.entries_from(index + 1))
         self._engine.replace_members(m for i, m in self._members.items() if i != self._me)
@@ -298,7 +313,12 @@ class RaftCore:
     def _adopt_peers(self, members: dict[str, Member]) -> None:
         self._members_version += 1
         self._nodes = self._engine.others()
-        self._wire.set_peers({i: m for i, m in members.items() if i != self._me})
+        known = self._introduced | self._applied_members | members
+        if not self.is_voter:
+            known = {m.node_id: m for m in self._wal.identity.contacts} | known
+        peers = {node_id: member for node_id, member in known.items() if node_id != self._me}
+        self._peers = {i: self._nodes.get(i, MemberNode(m)) for i, m in peers.items()}
+        self._wire.set_peers(peers)
 
     # Leader's messages.
 
@@ -369,7 +389,7 @@ class RaftCore:
     def _on_append_reply(self, node: MemberNode, reply: AppendReply) -> None:
         if reply.term > self.term:
             self._follow_newer_term(reply.term)
-        if reply.term != self.term or not self.is_leader:
+        if reply.term != self.term or not self.is_leader or node.id not in self._nodes:
             return  # of an earlier term: it may speak of entries that were replaced since
         end = self._wal.last_index + 1
         next_index = reply.next_index
@@ -415,20 +435,22 @@ class RaftCore:
             )
 
     def _on_vote_granted(self, node: MemberNode, vote: VoteGranted) -> None:
-        if vote.term == self.term and (vote.term, node.id) not in self._votes:
+        if node.id not in self._nodes or (vote.term, node.id) in self._votes:
+            return
+        if vote.term == self.term:
             self._votes = {v for v in self._votes if v[0] == vote.term} | {(vote.term, node.id)}
             self._engine.receive(node, {"type": "response_vote", "term": vote.term})
 
     def _on_prevote_request(self, node: MemberNode, request: PreVoteRequest) -> None:
         if request.proposed_term <= self.term:
             self._post(node.id, NewerTerm(self.term))
-        elif not self._is_leader_alive() and self._has_all_of_mine(
-            request.last_term, request.last_index
-        ):
+        elif self._is_leader_alive():
+            self._post(node.id, Introduction(self.term, tuple(self._members.values())))
+        elif self._has_all_of_mine(request.last_term, request.last_index):
             self._post(node.id, PreVoteGranted(self.term, request.proposed_term))
 
     def _on_notice(
-        self, node: MemberNode, message: PreVoteGranted | NewerTerm | TimeoutNow
+        self, node: MemberNode, message: PreVoteGranted | NewerTerm | TimeoutNow | Introduction
     ) -> None:
         match message:
             case PreVoteGranted():
@@ -437,6 +459,16 @@ class RaftCore:
                 self._follow_newer_term(message.term)
             case TimeoutNow():
                 self._engine.receive(node, {"type": "timeout_now", "term": message.term})
+            case Introduction():
+                self._on_introduction(message)
+
+    def _on_introduction(self, message: Introduction) -> None:
+        # A manager that was away may not know of a newer one, which may lead by now. A peer
+        # vouches for it; only to be heard, not to vote.
+        introduced = {member.node_id: member for member in message.members}
+        if self._prevote.is_running and introduced != self._introduced:
+            self._introduced = introduced
+            self._adopt_peers(self._members)
 
     def _follow_newer_term(self, term: int) -> None:
         if term > self.term:
@@ -444,14 +476,12 @@ class RaftCore:
 
     def may_campaign(self) -> bool:
         """See `raft.Hooks`."""
-        if self._me not in self._members:
-            return False
-        others = set(self._members) - {self._me}
-        self._is_transfer_election = self._engine.is_told_to_campaign()
-        if not others or self._is_transfer_election:
-            return True
+        others = set(self._nodes)
         term, now = self.term + 1, engine_clock()
-        if self._prevote.has_won(term, others):
+        self._is_transfer_election = self.is_voter and self._engine.is_told_to_campaign()
+        if self.is_voter and (
+            not others or self._is_transfer_election or self._prevote.has_won(term, others)
+        ):
             self._prevote.stop()
             return True
         if self._prevote.term != term or now >= self._prevote.repeat_at:
@@ -459,7 +489,7 @@ class RaftCore:
             self._prevotes_started += 1
             self._prevote.start(term, repeat_at=now + self.election_timeout() / 2)
             _, last_index, last_term = self._wal.entries[-1]
-            for node_id in others:
+            for node_id in self._peers:
                 self._post(node_id, PreVoteRequest(self.term, term, last_index, last_term))
         return False
 
@@ -541,11 +571,12 @@ class RaftCore:
         node_id = change.member.node_id
         if change.verb == "rem":
             self._removed.add(node_id)
+            self._introduced.pop(node_id, None)
         else:
             self._removed.discard(node_id)
         if change.verb == "move":
             change.apply(self._members)
-            self._adopt_peers(self._members)
+        self._adopt_peers(self._members)
 
     def apply(self, index: int, content: bytes) -> Outcome:
         """See `raft.Hooks`."""
@@ -600,7 +631,7 @@ class RaftCore:
 
     def next_chunk(self, node_id: str) -> SnapshotChunk | None:
         """See `raft.Hooks`."""
-        if self._wire.waiting_bytes(node_id) > _SNAPSHOT_WINDOW_BYTES:
+        if self._wire.waiting_bytes(node_id) > self._config.snapshot_window_bytes:
             return None
         return self._snapshots.next_chunk(node_id, term=self.term)
 
@@ -631,7 +662,7 @@ class RaftCore:
         self._outbox.append((node_id, message))
 
     def _is_congested(self, node_id: str) -> bool:
-        return self._wire.waiting_bytes(node_id) > _CONGESTED_BYTES
+        return self._wire.waiting_bytes(node_id) > self._config.congested_bytes
 
     def _flush(self) -> None:
         """Let AppendEntries go, make everything durable, then let the rest go."""

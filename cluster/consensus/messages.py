@@ -18,6 +18,7 @@ from typing import Annotated
 import msgspec
 
 from cluster.consensus.errors import MalformedMessageError
+from cluster.consensus.members import Member
 
 PROTOCOL = 1
 FRAME_BYTES_MAX = 8 * 1024 * 1024
@@ -143,6 +144,13 @@ class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=25):
     term: _Natural
 
 
+class Introduction(msgspec.Struct, frozen=True, array_like=True, tag=26):
+    """To a member that hears no leader: these are the members. It may not know who leads."""
+
+    term: _Natural
+    members: tuple[Member, ...]
+
+
 class ReadProbe(msgspec.Struct, frozen=True, array_like=True, tag=30):
     """Leader to follower: asks whether the sender still leads."""
 
@@ -204,7 +212,13 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, tag=41):
 
 ReplicationMessage = AppendEntries | SnapshotChunk | SnapshotPending | AppendReply
 ElectionMessage = (
-    VoteRequest | VoteGranted | PreVoteRequest | PreVoteGranted | NewerTerm | TimeoutNow
+    VoteRequest
+    | VoteGranted
+    | PreVoteRequest
+    | PreVoteGranted
+    | NewerTerm
+    | TimeoutNow
+    | Introduction
 )
 ReadMessage = ReadProbe | ReadProbeReply
 EngineMessage = ReplicationMessage | ElectionMessage | ReadMessage

@@ -195,7 +195,7 @@ class RaftNode:
     @property
     def is_member(self) -> bool:
         """Whether this manager has a vote, as far as it knows; not yet for a joiner."""
-        return self._node_id in self._core.members
+        return self._core.is_voter
 
     def members(self) -> Mapping[str, Address]:
         """Return all managers and where they listen; empty for a joiner."""

@@ -148,6 +148,17 @@ class Wal:
         """Index of the newest entry."""
         return self.entries[-1][1]
 
+    @property
+    def has_unsynced(self) -> bool:
+        """Whether something was recorded that is not durable."""
+        return bool(self._records)
+
+    @property
+    def unsynced_from(self) -> int:
+        """Index of the first entry that is not durable; one past the last if all are."""
+        indexes = (r.index for r in self._records if isinstance(r, _Append | _Truncate))
+        return min(indexes, default=self.last_index + 1)
+
     def entry(self, index: int) -> Entry:
         """Return the entry at `index`, which must be held."""
         return self.entries[index - self.entries[0][1]]
