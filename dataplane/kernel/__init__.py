@@ -16,6 +16,7 @@ Modules:
     node: operations on the node itself
     observe: the kernel's state, read back
     perform: operations to the modules that perform them
+    preflight: what this machine lacks
     rtnetlink: requests about links, addresses, routes, rules and neighbours
     sandboxes: operations on sandboxes
     vip_rules: a sandbox's firewall table as text

@@ -21,7 +21,12 @@ from dataplane.kernel.netlink import (
 )
 
 _NFT_GETCHAIN = (10 << 8) | 4
-_NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME = 1, 3
+_NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME, _NFTA_CHAIN_HOOK, _NFTA_CHAIN_POLICY = 1, 3, 4, 5
+_NFTA_HOOK_HOOKNUM = 1
+_NF_INET_FORWARD = 2
+_NF_DROP = 0
+_IPV4_FAMILIES = (1, 2)
+"""NFPROTO_INET and NFPROTO_IPV4."""
 _ADDRESS_BYTES = 4
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
@@ -157,6 +162,19 @@ def read_chains(dump: Iterable[Received], table: str) -> list[tuple[int, str]]:
         if text(attributes.get(_NFTA_CHAIN_TABLE, b"")) == table:
             found.append((family, text(attributes.get(_NFTA_CHAIN_NAME, b""))))
     return found
+
+
+def has_dropping_forward_chain(dump: Iterable[Received]) -> bool:
+    """Return whether a chain that IPv4 packets are forwarded through drops by default."""
+    for received in dump:
+        (family, _), attributes = _split(_NFGENMSG, received.body)
+        hook = unpack_attributes(attributes.get(_NFTA_CHAIN_HOOK, b""))
+        number_of_hook = int.from_bytes(hook.get(_NFTA_HOOK_HOOKNUM, b""), "big")
+        if family in _IPV4_FAMILIES and number_of_hook == _NF_INET_FORWARD:
+            policy = attributes.get(_NFTA_CHAIN_POLICY)
+            if policy is not None and int.from_bytes(policy, "big") == _NF_DROP:
+                return True
+    return False
 
 
 def _link(body: bytes) -> Link:

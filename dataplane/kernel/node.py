@@ -64,6 +64,7 @@ def make_base(base: Base, *, has_egress_hook: bool) -> None:
         device = socket.if_nametoindex(INGRESS_DEVICE)
         _set_sysctls()
         _set_addresses(channel, gateway, device, base)
+        _remove_throw_routes(channel, keep=gateway_subnet(base.index))
         channel.request(rt.set_link(gateway, mtu=base.mtu), rt.set_link(device))
         channel.request(rt.set_neighbour(device, RETURN_ADDRESS, RETURN_MAC))
         if has_egress_hook:
@@ -100,6 +101,20 @@ def remove_base(nft: Nft) -> None:
             rt.remove_link(GATEWAY_DEVICE),
             ignore=_GONE,
         )
+        _remove_throw_routes(channel)
+
+
+def _remove_throw_routes(channel: Channel, keep: IPv4Network | None = None) -> None:
+    """Remove the routes that hang on no device, and so don't go with one."""
+    routes = inventory.read_routes(channel.dump(rt.list_routes()))
+    stale = [
+        rt.remove_route(route.destination, table=route.table)
+        for route in routes
+        if (route.table == ROUTE_TABLE or route.table & MARK_MASK == ROUTE_TABLE_OF_NODE)
+        and route.index == 0
+        and route.destination != keep
+    ]
+    channel.request(*stale, ignore=_GONE)
 
 
 def _ingress_device(base: Base) -> Message:

@@ -46,7 +46,7 @@ _RT_TABLE_COMPAT = 252
 _RTPROT_STATIC = 4
 _RTN_UNICAST, _RTN_THROW = 1, 9
 _RTA_PREFSRC = 7
-_RT_SCOPE_LINK = 253
+_RT_SCOPE_LINK, _RT_SCOPE_NOWHERE = 253, 255
 _RTNH_F_ONLINK = 4
 NDA_DST, NDA_LLADDR = 1, 2
 NTF_SELF, NTF_MASTER = 2, 4
@@ -221,44 +221,42 @@ def set_route(
 
 def set_throw_route(destination: IPv4Network, *, table: int) -> Message:
     """Let another table route a destination."""
-    header = _RTMSG.pack(
-        socket.AF_INET,
-        destination.prefixlen,
-        0,
-        0,
-        _RT_TABLE_COMPAT,
-        _RTPROT_STATIC,
-        0,
-        _RTN_THROW,
-        0,
-    )
-    body = attribute_u32(RTA_TABLE, table) + attribute(RTA_DST, destination.network_address.packed)
-    return Message(RTM_NEWROUTE, _SET, header + body)
+    return Message(RTM_NEWROUTE, _SET, _route_header(destination, table, kind=_RTN_THROW))
 
 
-def remove_route(destination: IPv4Network, *, index: int, table: int = RT_TABLE_MAIN) -> Message:
-    """Undo `set_route`."""
-    return Message(RTM_DELROUTE, 0, _route(destination, index, None, table))
+def remove_route(
+    destination: IPv4Network, *, index: int = 0, table: int = RT_TABLE_MAIN
+) -> Message:
+    """Remove a route of any kind; index: 0 for one to no link."""
+    body = _route_header(destination, table, kind=0, scope=_RT_SCOPE_NOWHERE)
+    if index:
+        body += attribute_u32(RTA_OIF, index)
+    return Message(RTM_DELROUTE, 0, body)
 
 
 def _route(destination: IPv4Network, index: int, via: IPv4Address | None, table: int) -> bytes:
+    link = attribute_u32(RTA_OIF, index)
+    if via is None:
+        return _route_header(destination, table, scope=_RT_SCOPE_LINK) + link
+    header = _route_header(destination, table, flags=_RTNH_F_ONLINK)
+    return header + link + attribute(RTA_GATEWAY, via.packed)
+
+
+def _route_header(
+    destination: IPv4Network,
+    table: int,
+    *,
+    kind: int = _RTN_UNICAST,
+    scope: int = 0,
+    flags: int = 0,
+) -> bytes:
+    length = destination.prefixlen
+    short_table = table if table <= RT_TABLE_MAIN else _RT_TABLE_COMPAT
     header = _RTMSG.pack(
-        socket.AF_INET,
-        destination.prefixlen,
-        0,
-        0,
-        table if table <= RT_TABLE_MAIN else _RT_TABLE_COMPAT,
-        _RTPROT_STATIC,
-        0 if via is not None else _RT_SCOPE_LINK,
-        _RTN_UNICAST,
-        _RTNH_F_ONLINK if via is not None else 0,
+        socket.AF_INET, length, 0, 0, short_table, _RTPROT_STATIC, scope, kind, flags
     )
-    parts = [header, attribute_u32(RTA_TABLE, table), attribute_u32(RTA_OIF, index)]
-    if destination.prefixlen:
-        parts.append(attribute(RTA_DST, destination.network_address.packed))
-    if via is not None:
-        parts.append(attribute(RTA_GATEWAY, via.packed))
-    return b"".join(parts)
+    target = attribute(RTA_DST, destination.network_address.packed) if length else b""
+    return header + attribute_u32(RTA_TABLE, table) + target
 
 
 def make_rule(*, mark: int, mask: int, table: int, priority: int) -> Message:

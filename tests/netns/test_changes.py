@@ -13,7 +13,7 @@ import pytest
 from dataplane.kernel import inventory, netns
 from dataplane.kernel import rtnetlink as rt
 from dataplane.kernel.channel import NETLINK_NETFILTER, Channel
-from dataplane.kernel.names import TABLE
+from dataplane.kernel.names import ROUTE_TABLE, TABLE
 from dataplane.kernel.nftables import LibraryNft
 from dataplane.plan import NodePlan
 from tests.netns.lab import (
@@ -260,6 +260,41 @@ async def test_half_made_things_are_completed_or_removed(three: Lab) -> None:
     assert {path.name for path in directory.iterdir()} == {"t-a", "t-other", "n-blue"}
 
 
+async def test_cluster_that_changes_its_port_and_a_node_its_index(three: Lab) -> None:
+    await three.apply(WORLD)
+    await three.serve(*WEB)
+    world = replace(WORLD, vxlan_port=4790)
+    await three.apply(world)
+    answers, _ = await count(tcp_ask, three.sandbox(OTHER), VIP, TCP_PORT, 6)
+    assert answers == {"a": 2, "b": 2, "c": 2}
+
+    plan = world.plan(1)
+    assert plan.underlay is not None
+    await three.nodes[1].apply(
+        replace(
+            plan,
+            underlay=replace(plan.underlay, index=7),
+            sandboxes=tuple(replace(s, gateway_address=None) for s in plan.sandboxes),
+            ports=tuple(replace(port, backends=port.backends[1:]) for port in plan.ports),
+        )
+    )
+    for number in (2, 3):
+        plan = world.plan(number)
+        peers = tuple(replace(p, index=7) if p.index == 1 else p for p in plan.peers)
+        await three.nodes[number].apply(replace(plan, peers=peers))
+    answers, clients = await count(tcp_ask, three.client, underlay(1), PUBLISHED, 6)
+    assert (answers, clients) == ({"b": 3, "c": 3}, {"198.18.0.100"})
+    assert netns.run_in_namespace(three.nodes[1].namespace, _throw_routes) == ["100.64.7.0/24"]
+
+
+def _throw_routes() -> list[str]:
+    with Channel() as channel:
+        routes = inventory.read_routes(channel.dump(rt.list_routes()))
+    return [
+        str(route.destination) for route in routes if route.table == ROUTE_TABLE and not route.index
+    ]
+
+
 async def test_empty_plan_leaves_nothing(three: Lab) -> None:
     await three.apply(WORLD)
     for node in three.nodes.values():
@@ -295,7 +330,7 @@ async def test_taken_vni_is_named_and_does_not_stop_the_rest(three: Lab) -> None
 
     node = three.nodes[1]
     netns.run_in_namespace(node.namespace, take)
-    with pytest.raises(AssertionError, match="network blue.*VNI 5001"):
+    with pytest.raises(AssertionError, match=r"network blue.*VNI 5001"):
         await node.apply(WORLD.plan(1))
     await three.nodes[2].apply(WORLD.plan(2))
     await three.serve(WEB[1])
