@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 from aiohttp import web
 
 from cluster.api.backend import Backend
@@ -28,9 +31,12 @@ from cluster.model.errors import (
 from cluster.model.ids import NetworkId, new_id
 from cluster.model.meta import Meta
 from cluster.model.network import Network, NetworkSpec
+from cluster.model.task import TaskState
 from cluster.state.changes import ABSENT, DeleteNetwork, PutNetwork
 from cluster.state.snapshot import Snapshot
 
+ENDING_TASKS_TIMEOUT_S = 20.0
+"""Twice the default grace period of a task that is told to stop."""
 _FILTERS = frozenset({"driver", "id", "label", "name", "scope", "type", "dangling"})
 _PRUNE_FILTERS = frozenset({"label", "label!", "until"})
 
@@ -100,11 +106,23 @@ class Networks:
         return answer({"Id": network.id, "Warning": ""}, 201)
 
     async def delete(self, request: web.Request) -> web.Response:
-        """Delete a network that nothing uses."""
+        """Delete a network that nothing uses; waits for tasks that are just being stopped.
+
+        `docker stack rm` deletes the services, and then at once their networks.
+        """
         snapshot = await fresh_snapshot(self._backend)
         network = find_network(snapshot, request.match_info["id"])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ENDING_TASKS_TIMEOUT_S):
+                await self._wait_for_ending_tasks(network.id)
         await self._backend.propose([DeleteNetwork(network.id)])
         return web.Response(status=204)
+
+    async def _wait_for_ending_tasks(self, network_id: NetworkId) -> None:
+        with self._backend.watch() as changed:
+            while _is_kept_by_ending_tasks(self._backend.snapshot(), network_id):
+                await changed.wait()
+                changed.clear()
 
     async def prune(self, request: web.Request) -> web.Response:
         """Delete all networks that nothing uses, but ingress."""
@@ -148,9 +166,27 @@ def _check_network(spec: NetworkSpec, snapshot: Snapshot) -> None:
     validate_network(spec, snapshot)
 
 
-def _is_used(network: Network, snapshot: Snapshot) -> bool:
+def _is_kept_by_ending_tasks(snapshot: Snapshot, network_id: NetworkId) -> bool:
+    """Return whether nothing keeps a network but tasks that are to stop."""
+    tasks = [
+        task
+        for task in snapshot.tasks.values()
+        if task.status.state <= TaskState.RUNNING
+        and any(a.network == network_id for a in task.attachments)
+    ]
+    return (
+        bool(tasks)
+        and not _is_used(network_id, snapshot)
+        and all(
+            task.service not in snapshot.services or task.desired_state > TaskState.RUNNING
+            for task in tasks
+        )
+    )
+
+
+def _is_used(network_id: NetworkId, snapshot: Snapshot) -> bool:
     return any(
-        attachment.target == network.id
+        attachment.target == network_id
         for service in snapshot.services.values()
         for attachment in service.spec.task.networks
     )
@@ -165,5 +201,5 @@ def _matches(network: Network, snapshot: Snapshot, filters: Filters) -> bool:
         and filters.exact("scope", "swarm", "global")
         and filters.exact("type", "builtin" if network.spec.ingress else "custom")
         and filters.labels("label", network.spec.labels)
-        and (dangling is None or dangling is not _is_used(network, snapshot))
+        and (dangling is None or dangling is not _is_used(network.id, snapshot))
     )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from cluster.model.task import TaskState, TaskStatus
+from cluster.state.changes import DeleteService, ReportStatus
 from tests.unit.api.caller import Caller, filters, service_spec
+from tests.unit.api.memory_backend import MemoryBackend
 
 
 async def create(api: Caller, name: str, **changes: object) -> str:
@@ -105,3 +110,20 @@ async def test_there_is_nothing_to_connect(api: Caller) -> None:
     await create(api, "shop")
     await api.refused("POST", "/networks/shop/connect", 501, {"Container": "c1"})
     await api.refused("POST", "/networks/nope/connect", 404, {"Container": "c1"})
+
+
+async def test_delete_waits_for_tasks_that_are_stopping(
+    api: Caller, backend: MemoryBackend
+) -> None:
+    network_id = await create(api, "shop")
+    await api.post("/services/create", service_spec(Networks=[{"Target": "shop"}]), 201)
+    (service,) = backend.snapshot().services
+    (task,) = backend.snapshot().tasks.values()
+    await backend.commit([DeleteService(service)])  # the world has not reacted yet
+    async with asyncio.TaskGroup() as tasks:
+        deleting = tasks.create_task(api.delete(f"/networks/{network_id}", 204))
+        await api.get("/networks/shop")
+        ended = TaskStatus(TaskState.SHUTDOWN, 1.0)
+        await backend.commit([ReportStatus(task.id, task.node, ended)])
+        await deleting
+    assert len(backend.snapshot().networks) == 1
