@@ -95,6 +95,8 @@ def _records_of(
         mode=EndpointMode.VIP if service is None else service.endpoint_mode,
     )
     for attachment in task.attachments:
+        if not attachment.address:
+            continue
         record = _in_network(bare, task, service, attachment)
         yield Place(attachment.network, task.id), record
     gateway = gateway_address(task, assignment.networks, node_index)

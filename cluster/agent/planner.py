@@ -137,7 +137,9 @@ def _sandboxes(node: _Node) -> Iterator[Sandbox]:
 
 def _is_allocated(assignment: Assignment, attachment: Attachment) -> bool:
     network = assignment.networks.get(attachment.network)
-    return network is not None and bool(network.subnet and network.gateway and network.vni)
+    if network is None or not attachment.address:
+        return False
+    return bool(network.subnet and network.gateway and network.vni)
 
 
 def _tunnels(view: View, nodes: Mapping[NodeId, NodeInfo]) -> dict[NodeId, IPv4Address]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -50,6 +51,7 @@ class StateFile:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._path = directory / "state"
+        self._lock = threading.Lock()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def load(self) -> WorkerState:
@@ -72,8 +74,15 @@ class StateFile:
             return WorkerState()
 
     def save(self, state: WorkerState) -> None:
-        """Remember `state`; when it returns, it is on the disk. Raises OSError."""
+        """Remember `state`; when it returns, it is on the disk. Raises OSError.
+
+        May be called from any thread: a disk can take seconds, which the event loop has not.
+        """
         payload = _encode(state)
+        with self._lock:
+            self._write(payload)
+
+    def _write(self, payload: bytes) -> None:
         new = self._path.with_suffix(".new")
         new.unlink(missing_ok=True)
         new.touch(mode=0o600, exist_ok=False)

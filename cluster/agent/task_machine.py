@@ -114,6 +114,9 @@ def _towards_shutdown(view: TaskView) -> Step:
 
 
 def _towards_running(view: TaskView) -> Step:  # noqa: PLR0911  (one return per state)
+    if view.is_started and view.state < TaskState.RUNNING:
+        # Just now, or by a daemon that had no time to write down how far it had come.
+        return Report(TaskState.RUNNING, "started")
     match view.state:
         case TaskState.NEW | TaskState.PENDING | TaskState.ASSIGNED:
             return Report(TaskState.ACCEPTED, "accepted")
@@ -144,8 +147,6 @@ def _prepare(view: TaskView) -> Step:
 def _start(view: TaskView) -> Step:
     if view.failure:
         return Report(TaskState.FAILED, "starting", view.failure)
-    if view.is_started:
-        return Report(TaskState.RUNNING, "started")
     if not view.has_sandbox:
         return AwaitSandbox()
     return Start() if view.is_prepared else Prepare()

@@ -149,9 +149,6 @@ class TaskRunner:
         local.is_adopting = False
         # It was sent traffic before the daemon ended, so it goes on being sent.
         local.is_listening = local.has_process
-        if local.has_process and local.status.state < TaskState.STARTING:
-            # It had come further than was written down.
-            local.status = replace(local.status, state=TaskState.STARTING)
 
     async def run(self) -> None:
         """Take the task through its life; return when nothing of it is left."""
@@ -286,8 +283,9 @@ class TaskRunner:
                     pause_s = min(2 * pause_s, pause_s_max)
         except TimeoutError:
             logger.warning("task=%s gets traffic, though it does not listen yet", local.task.id)
-        local.is_listening = True
-        self._host.changed(local.task.id)
+        if local.has_process:
+            local.is_listening = True
+            self._host.changed(local.task.id)
 
     async def _drain(self) -> None:
         local = self.local

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 STARTS_MAX = 8
 """Tasks that are prepared or started at one time."""
-SAVE_AFTER_S = 0.5
+SAVE_AFTER_S = 1.0
 """The state file is written at most once in this time."""
 UNKNOWN_GRACE_S = 10.0
 """Between the signal to a task that no assignment knows, and its end."""
@@ -135,7 +135,8 @@ class Worker:
                 group.create_task(self._save_changes())
         finally:
             self._group = None
-            self._save()
+            if (state := self._unsaved_state()) is not None:
+                self._file.save(state)
 
     def set_assignment(self, assignment: Assignment) -> None:
         """Take a whole assignment from a manager; before `run` too."""
@@ -222,6 +223,8 @@ class Worker:
                 return
 
     def _changed(self, task_id: TaskId) -> None:
+        if task_id not in self._tasks.runners:
+            return  # gone, while something still watched it
         status = self._tasks.to_report(task_id)
         if status is not None:
             self._report(task_id, status)
@@ -268,23 +271,24 @@ class Worker:
         while True:
             await self._unsaved.wait()
             self._unsaved.clear()
-            self._save()
+            if (state := self._unsaved_state()) is not None:
+                try:
+                    await asyncio.to_thread(self._file.save, state)
+                except OSError as error:
+                    logger.warning("worker state not saved, will retry: %s", error)
+                    self._unsaved.set()
+                else:
+                    self._saved = state
             await asyncio.sleep(SAVE_AFTER_S)
 
-    def _save(self) -> None:
+    def _unsaved_state(self) -> WorkerState | None:
+        """Return what is worth remembering; None: it is remembered already."""
         if not self._has_begun:
-            return
+            return None
         state = WorkerState(
             self._told or self._saved.assignment,
             self._info,
             self._tasks.statuses(),
             self._plans.sightings,
         )
-        if state == self._saved:
-            return
-        try:
-            self._file.save(state)
-        except OSError as error:
-            logger.warning("worker state not saved, will retry at the next change: %s", error)
-        else:
-            self._saved = state
+        return None if state == self._saved else state

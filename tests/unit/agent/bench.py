@@ -50,6 +50,8 @@ class Bench:
         self.runtime = MemoryRuntime(clock_ns=lambda: 0)
         self.driver = FlakyDriver()
         self.named: list[NodePlan] = []
+        self.open_ports: set[tuple[str, int]] | None = None
+        """What every task listens on; None: nobody can tell."""
         self.reports: list[tuple[TaskId, TaskStatus]] = []
         self.peer = EtherPeer(self.ether, node)
 
@@ -82,6 +84,7 @@ class Bench:
             report=lambda task, status: self.reports.append((task, status)),
             state_directory=self.directory / "worker",
             now=lambda: 1000.0 + asyncio.get_running_loop().time(),
+            open_ports=None if self.open_ports is None else lambda _: self.open_ports or set(),
         )
         async with asyncio.TaskGroup() as group:
             running = group.create_task(worker.run())

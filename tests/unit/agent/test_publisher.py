@@ -88,7 +88,7 @@ publications = st.sets(scopes).flatmap(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(publications, max_size=4))
 def test_gossip_says_what_is_wanted(wanted: list[Publication]) -> None:
     ether = Ether(A)

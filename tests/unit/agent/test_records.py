@@ -70,7 +70,7 @@ def test_wire_form_is_stable() -> None:
     assert decode_untrusted(GOLDEN) == record(1)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(endpoint_records)
 def test_round_trip(made: EndpointRecord) -> None:
     assert decode_untrusted(encode(made)) == made
@@ -133,7 +133,7 @@ def test_kinds_are_told_apart() -> None:
         decode_applied_untrusted(msgspec.msgpack.encode([2, b"1234567"]))
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.sets(names, max_size=APPLIED_TASKS_MAX))
 def test_applied_round_trip(tasks: set[str]) -> None:
     data = encode_applied(tasks)

@@ -463,3 +463,35 @@ async def test_leave_of_a_node_that_never_had_anything(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         await worker.leave()
     assert bench.driver.plan == NodePlan()
+
+
+@virtual
+async def test_task_gets_no_traffic_before_it_listens(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.open_ports = set()
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE, services=(service(EndpointMode.VIP, published()),)))
+        await wait_until(lambda: S.RUNNING in bench.states(ONE.id))
+        await asyncio.sleep(1)
+        assert phase_of(bench) is Phase.STARTING
+        assert bench.driver.connect_port(Protocol.TCP, 8080) is None
+        bench.open_ports = {("tcp", 80)}
+        await wait_until(lambda: bench.driver.connect_port(Protocol.TCP, 8080))
+        assert phase_of(bench) is Phase.SERVING
+
+
+@virtual
+async def test_task_that_never_listened_may_be_gone_when_it_is_looked_at(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.open_ports = set()
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE, services=(service(EndpointMode.VIP, published()),)))
+        await wait_until(lambda: S.RUNNING in bench.states(ONE.id))
+        await asyncio.sleep(3)
+        worker.set_assignment(Assignment())
+        await wait_until(lambda: not worker.statuses())
+        await asyncio.sleep(60)
+        worker.set_assignment(assignment(task(2)))
+        await wait_until(lambda: S.RUNNING in bench.states(task(2).id))
