@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import IntEnum
-from typing import Protocol
+from typing import Protocol, cast
 
 import aiohttp
 from aiohttp import web
@@ -103,7 +103,14 @@ class WebSocketChannel:
 
 def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the first error of a group that is no group: why a session's tasks have ended."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    leaves: list[BaseException] = []
+    _collect(errors, leaves)
+    return leaves[0]
+
+
+def _collect(errors: BaseExceptionGroup[BaseException], leaves: list[BaseException]) -> None:
+    for error in errors.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            _collect(cast("BaseExceptionGroup[BaseException]", error), leaves)
+        else:
+            leaves.append(error)

@@ -40,7 +40,8 @@ class ClientTiming:
     backoff_s_min: float = 0.1
     backoff_s_max: float = 8.0
     settled_s: float = 2.0
-    """A session that lasted so long was a good one: another may follow at once."""
+    """A session that lasted so long after its first assignment was a good one: another may follow
+    at once."""
 
 
 class Agent(Protocol):
@@ -113,6 +114,8 @@ class SessionClient:
         self._outbox = StatusOutbox()
         self._info: ClusterInfo | None = None
         self._news = asyncio.Event()
+        self._assigned_at: float | None = None
+        """When the session brought its first assignment; None: it has not."""
         self._manager: NodeId | None = None
         self._sessions = self._failures = 0
         self._last_error = ""
@@ -165,12 +168,18 @@ class SessionClient:
                 this = await self._pause(this)
                 continue
             manager = self._rng.choice(choice)
-            began_at = self._loop.time()
+            self._assigned_at = None
             lost = await self._session(manager)
-            if self._loop.time() - began_at >= self._timing.settled_s:
+            if self._was_settled():
                 this = _Round()
             this.tried.add(manager.node)
             this.behind += lost.code == CloseCode.BEHIND
+
+    def _was_settled(self) -> bool:
+        """Return whether the session that has just ended was a good one."""
+        if self._assigned_at is None:
+            return False
+        return self._loop.time() - self._assigned_at >= self._timing.settled_s
 
     async def _pause(self, last: _Round) -> _Round:
         """Wait, and return the next round, in which every manager may be tried again."""
@@ -208,11 +217,15 @@ class SessionClient:
             registration=self._registration(),
             read_log=self._agent.read_log,
             informed=self._take_info,
-            assigned=self._news.set,
+            assigned=self._take_assignment,
         )
         return await Conversation(channel, user, self._timing.session, self._rng).hold()
 
     def _take_info(self, info: ClusterInfo) -> None:
         self._info = info
         self._managers = managers_in(info) or self._managers
+        self._news.set()
+
+    def _take_assignment(self) -> None:
+        self._assigned_at = self._assigned_at or self._loop.time()
         self._news.set()

@@ -175,7 +175,7 @@ class SessionServer:
     def sightings(self) -> Mapping[NodeId, Sighting]:
         """Return what all managers that reported see of each node: for the leader."""
         behind = self._clock() - self._loop.time()
-        seen = self._sightings.joined(self._loop.time(), self._view.snapshot.nodes)
+        seen = self._sightings.joined(self._loop.time(), self._replica.snapshot().nodes)
         return {n: Sighting(n, s.at + behind, s.is_connected) for n, s in seen.items()}
 
     def has_session(self, node: NodeId) -> bool:
@@ -199,11 +199,17 @@ class SessionServer:
         with self._replica.watch() as changed:
             while True:
                 changed.clear()
-                self._view = view_of(self._replica.snapshot(), self._view)
                 for session in self._sessions.values():
                     session.changed.set()
                 await asyncio.sleep(CHANGES_S)
                 await changed.wait()
+
+    def _current_view(self) -> View:
+        """Return the view of the latest snapshot, made once for all sessions."""
+        snapshot = self._replica.snapshot()
+        if snapshot is not self._view.snapshot:
+            self._view = view_of(snapshot, self._view)
+        return self._view
 
     async def _end_all(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -269,14 +275,14 @@ class SessionServer:
 
     async def _tell(self, session: _Session) -> None:
         """Tell the node all that concerns it, again whenever that changes."""
-        period_s = self._view.info.heartbeat_period_s
+        period_s = self._current_view().info.heartbeat_period_s
         await session.send(Welcome(session.id, period_s))
         await self._catch_up(session)
         while True:
             session.changed.clear()
             if self._sessions.get(session.node) is not session:
                 raise SessionEnded(CloseCode.SUPERSEDED, "the node has begun another session")
-            view = self._view
+            view = self._current_view()
             if session.node not in view.snapshot.nodes:
                 raise SessionEnded(CloseCode.REFUSED, "the node was removed from the cluster")
             if view.info is not session.told_info:
@@ -306,20 +312,20 @@ class SessionServer:
     async def _catch_up(self, session: _Session) -> None:
         try:
             async with asyncio.timeout(CATCH_UP_S):
-                while self._view.snapshot.index < session.hello.sequence:
+                while self._replica.snapshot().index < session.hello.sequence:
                     session.changed.clear()
                     await session.changed.wait()
         except TimeoutError:
             raise SessionEnded(
                 CloseCode.BEHIND,
-                f"this manager knows state {self._view.snapshot.index}, "
+                f"this manager knows state {self._replica.snapshot().index}, "
                 f"the node has already seen {session.hello.sequence}",
             ) from None
 
     async def _describe(self, session: _Session, address: str) -> None:
         """See to it that the replicated state knows what the node says of itself."""
         while True:
-            node = self._view.snapshot.nodes.get(session.node)
+            node = self._replica.snapshot().nodes.get(session.node)
             change = None if node is None else described(node, session.hello.registration, address)
             if change is None:
                 return
