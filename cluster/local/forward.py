@@ -16,7 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from cluster.local.control import Answer, NodeStatus, Request, ask, ask_with_socket
 from cluster.local.layout import load
@@ -161,8 +161,8 @@ class _UdpForward(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the listening transport."""
-        if isinstance(transport, asyncio.DatagramTransport):
-            self.transport = transport
+        # Not isinstance: CPython's own transport became a DatagramTransport only in 3.12.
+        self.transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: _Address) -> None:
         """Queue it; a full queue drops it, as UDP may."""

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import typing
 
 READ_TIMEOUT_S = 10.0
 
@@ -65,8 +66,8 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 class _Echo(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.DatagramTransport):
-            self._transport = transport
+        # Not isinstance: CPython's own transport became a DatagramTransport only in 3.12.
+        self._transport = typing.cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         del data

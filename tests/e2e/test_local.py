@@ -81,6 +81,12 @@ def test_udp_reaches_the_replicas(layout: Layout) -> None:
 
 
 def test_published_port_answers_on_the_host(layout: Layout) -> None:
+    def ask_udp() -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(1.0)
+            client.sendto(b"who?", (layout.nodes[1].host_address, PORT))
+            return bool(json.loads(client.recv(4096))["task"])
+
     def ask_host() -> bool:
         for node in layout.nodes:
             with socket.create_connection((node.host_address, PORT), 5) as connection:
@@ -88,6 +94,7 @@ def test_published_port_answers_on_the_host(layout: Layout) -> None:
         return True
 
     wait_until("the forwarder listens", ask_host)
+    wait_until("the forwarder takes datagrams", ask_udp)
 
 
 @pytest.mark.parametrize("name", ["m1", "w1"])
