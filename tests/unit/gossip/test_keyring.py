@@ -47,9 +47,8 @@ def test_packet_is_opened_once() -> None:
 def test_packet_older_than_the_window_is_taken_for_a_replay() -> None:
     sender, receiver = _ring("a"), _ring("b")
     first, second = sender.seal(b"1"), sender.seal(b"2")
-    for _ in range(1022):
-        last = sender.seal(b"x")
-    receiver.open_untrusted(last)
+    later = [sender.seal(b"x") for _ in range(1022)]
+    receiver.open_untrusted(later[-1])
 
     receiver.open_untrusted(second)
     receiver.open_untrusted(first)

@@ -74,8 +74,12 @@ def test_claim_about_a_stranger_changes_nothing() -> None:
     assert table.judge(_claim(State.DEAD)) is Verdict.AHEAD
 
 
+def _record(epoch: int, incarnation: int, port: int) -> NodeRecord:
+    return replace(X, epoch=epoch, incarnation=incarnation, port=port)
+
+
 records = st.builds(
-    lambda epoch, incarnation, port: replace(X, epoch=epoch, incarnation=incarnation, port=port),
+    _record,
     st.integers(1, 3),
     st.integers(0, 2),
     st.integers(1, 2),

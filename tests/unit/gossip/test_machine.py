@@ -1,0 +1,267 @@
+"""The machine as a whole: junk, refutations, epochs, visibility and attackers with no key."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gossip.events import EpochRaised, MemberChanged, RecordsChanged, Removed
+from gossip.keyring import Keyring
+from gossip.machine import Machine
+from gossip.message import encode, pack
+from gossip.wire import (
+    NODES,
+    Claim,
+    InvalidError,
+    Message,
+    NodeRecord,
+    Record,
+    Stamp,
+    State,
+    Update,
+)
+from tests.unit.gossip.pair import KEYS, address, exchange, make_machine, meet, member, records
+from tests.unit.gossip.strategies import messages
+
+
+class _Stranger:
+    """Somebody who holds the gossip key and says what he likes."""
+
+    def __init__(self, name: str = "z", epoch: int = 50) -> None:
+        self._ring = Keyring(cluster_id="c", node_id=name, epoch=epoch, keys=KEYS)
+        for _ in range(500):  # the real bearer of the name may have used these counters
+            self._ring.seal(b"")
+
+    def tell(self, machine: Machine, *said: Message, now: float = 1.0) -> None:
+        packet = self._ring.seal(pack([encode(message) for message in said]))
+        machine.receive_datagram(packet, ("10.9.9.9", 7946), now=now)
+
+
+def _picture(machine: Machine) -> object:
+    return (machine.members(), [machine.records(s) for s in ("net",)], machine.next_timer())
+
+
+@given(st.binary(max_size=300))
+def test_junk_changes_no_state_and_is_not_answered(data: bytes) -> None:
+    machine = make_machine("a")
+    machine.datagrams_to_send()
+    before = _picture(machine)
+    for packet in (data, b"hw\x01\x00\x01" + data):
+        machine.receive_datagram(packet, ("10.9.9.9", 1), now=0.0)
+
+    assert _picture(machine) == before
+    assert machine.datagrams_to_send() == []
+    assert machine.counters.malformed + machine.counters.unauthentic >= 1
+
+
+@settings(max_examples=60)
+@given(st.lists(messages, max_size=12))
+def test_whatever_a_key_holder_says_the_machine_goes_on(said: list[Message]) -> None:
+    machine = make_machine("a")
+    machine.attach("net", now=0.0)
+    machine.publish("net", "mine", b"1", now=0.0)
+    stranger = _Stranger()
+    for message in said:
+        stranger.tell(machine, message)
+    machine.handle_timer(now=30.0)
+    machine.datagrams_to_send()
+    machine.events()
+
+    assert records(machine, "net")["a", "mine"] == b"1"
+    assert machine.members()[0].state is State.ALIVE or machine.stats().left >= 1
+
+
+def test_another_cluster_is_not_heard() -> None:
+    a, b = make_machine("a"), make_machine("b", cluster_id="other")
+    meet(a, b)
+
+    assert member(a, "b") is None
+    assert a.counters.unauthentic > 0
+
+
+def test_two_meet_and_see_each_others_records() -> None:
+    a, b = make_machine("a"), make_machine("b")
+    for machine in (a, b):
+        machine.attach("net", now=0.0)
+        machine.publish("net", "key", machine.me.node_id.encode(), now=0.0)
+    meet(a, b)
+    for machine in (a, b):
+        machine.handle_timer(now=0.7)
+    exchange(a, b, now=0.7)
+
+    expected = {("a", "key"): b"a", ("b", "key"): b"b"}
+    assert records(a, "net") == records(b, "net") == expected
+    assert RecordsChanged("net") in a.events()
+
+
+def test_suspicion_is_refuted_with_a_newer_incarnation() -> None:
+    a, b = make_machine("a"), make_machine("b")
+    meet(a, b)
+    claim = Claim(State.SUSPECT, "a", a.me.epoch, a.me.incarnation, "b", b.me.epoch)
+    _Stranger().tell(a, claim)
+
+    assert a.me.incarnation == 1
+    exchange(a, b, now=1.0)
+    view = member(b, "a")
+    assert view is not None
+    assert view.state is State.ALIVE
+
+
+@pytest.mark.parametrize(
+    ("epoch", "incarnation"), [(1000, 1), (1000, 2**32 - 1), (999, 0), (2**64 - 1, 0)]
+)
+def test_accusation_of_what_one_never_was_is_no_reason_to_refute(
+    epoch: int, incarnation: int
+) -> None:
+    a = make_machine("a")
+    _Stranger().tell(a, Claim(State.DEAD, "a", epoch, incarnation, "z", 50))
+
+    assert (a.me.epoch, a.me.incarnation) == (1000, 0)
+
+
+def test_one_stranger_cannot_declare_a_member_dead() -> None:
+    a, b, c = make_machine("a"), make_machine("b"), make_machine("c")
+    meet(a, b, c)
+    _Stranger().tell(a, Claim(State.DEAD, "b", b.me.epoch, 0, "z", 50))
+    view = member(a, "b")
+    assert view is not None
+    assert view.state is State.ALIVE
+    _Stranger("c", 1000).tell(a, Claim(State.DEAD, "b", b.me.epoch, 0, "c", 1000))
+
+    view = member(a, "b")
+    assert view is not None
+    assert view.state is State.SUSPECT
+
+
+def test_newer_life_of_ones_own_id_is_outbid_once_and_written_down_first() -> None:
+    a = make_machine("a")
+    a.attach("net", now=0.0)
+    a.publish("net", "key", b"1", now=0.0)
+    twin = NodeRecord("a", 5000, 0, "10.9.9.9", 7946, "10.9.9.9")
+    a.events()
+    _Stranger().tell(a, twin, now=1.0)
+    _Stranger("y").tell(a, NodeRecord("a", 9000, 0, "10.9.9.9", 7946, "10.9.9.9"), now=2.0)
+
+    assert a.me.epoch == 5001
+    assert EpochRaised(5001) in a.events()
+    assert records(a, "net") == {("a", "key"): b"1"}
+    assert [entry.stamp.epoch for entry in a.positions("net")] == [5001]
+
+
+def test_told_to_have_left_this_node_stays_out() -> None:
+    a, b = make_machine("a"), make_machine("b")
+    meet(a, b)
+    a.events()
+    b.mark_left("a", now=1.0)
+    b.handle_timer(now=1.1)
+    exchange(a, b, now=1.1)
+
+    assert Removed() in a.events()
+    assert a.members()[0].state is State.LEFT
+    with pytest.raises(InvalidError):
+        b.mark_left("b", now=2.0)
+
+
+def test_records_of_strangers_and_of_other_scopes_take_no_memory() -> None:
+    a, b = make_machine("a"), make_machine("b")
+    meet(a, b)
+    a.attach("net", now=0.0)
+    record = Record("k", 1, 0, b"v")
+    said = [Update("net", f"stranger{n}", Stamp(1, 1), record) for n in range(500)] + [
+        Update(f"scope{n}", "b", Stamp(1000, 1), record) for n in range(500)
+    ]
+    stranger = _Stranger()
+    for update in said:
+        stranger.tell(a, update)
+
+    assert a.stats().records <= 2
+    assert a.counters.updates_refused == 1000
+
+
+def test_update_about_oneself_is_refused() -> None:
+    a = make_machine("a")
+    a.attach("net", now=0.0)
+    a.publish("net", "key", b"1", now=0.0)
+    _Stranger().tell(a, Update("net", "a", Stamp(2**63, 1), Record("key", 9, 0, b"forged")))
+
+    assert records(a, "net") == {("a", "key"): b"1"}
+
+
+def test_sleeping_makes_nobody_suspect() -> None:
+    a, b = make_machine("a"), make_machine("b")
+    meet(a, b)
+    a.handle_timer(now=1.0)
+    a.datagrams_to_send()
+    a.handle_timer(now=60.0)
+
+    assert a.counters.stalls == 1
+    assert a.stats().suspect == 0
+    assert a.stats().health == 1
+
+
+def test_member_change_is_an_event() -> None:
+    a, b = make_machine("a"), make_machine("b")
+    meet(a, b)
+
+    assert MemberChanged("b", State.ALIVE) in a.events()
+
+
+def test_publishing_the_same_again_says_nothing() -> None:
+    a = make_machine("a")
+    a.attach("net", now=0.0)
+    a.publish("net", "key", b"1", now=0.0)
+    before = a.positions("net")
+    a.events()
+    a.publish("net", "key", b"1", now=0.0)
+    a.attach("net", now=0.0)
+    a.withdraw("net", "other", now=0.0)
+
+    assert a.positions("net") == before
+    assert a.events() == []
+
+
+@pytest.mark.parametrize(
+    ("scope", "key", "value"),
+    [("other", "k", b""), ("net", "", b""), ("net", "k" * 129, b""), ("net", "k", b"v" * 1025)],
+)
+def test_unusable_record_is_refused(scope: str, key: str, value: bytes) -> None:
+    a = make_machine("a")
+    a.attach("net", now=0.0)
+
+    with pytest.raises(InvalidError):
+        a.publish(scope, key, value, now=0.0)
+
+
+@pytest.mark.parametrize("scope", ["", NODES, "s" * 65])
+def test_unusable_scope_is_refused(scope: str) -> None:
+    with pytest.raises(InvalidError):
+        make_machine("a").attach(scope, now=0.0)
+
+
+def test_number_of_scopes_is_limited() -> None:
+    a = make_machine("a")
+    for number in range(256):
+        a.attach(f"s{number}", now=0.0)
+
+    with pytest.raises(InvalidError):
+        a.attach("more", now=0.0)
+
+
+def test_largest_record_fits_one_datagram() -> None:
+    a, b = make_machine("a"), make_machine("b")
+    scope = "s" * 25
+    for machine in (a, b):
+        machine.attach(scope, now=0.0)
+    meet(a, b)
+    a.publish(scope, "k" * 64, b"v" * 1024, now=0.5)
+    a.handle_timer(now=0.6)
+    exchange(a, b, now=0.6)
+
+    assert records(b, scope) == {("a", "k" * 64): b"v" * 1024}
+    assert a.counters.oversized == 0
+
+
+def test_running_twice_is_refused() -> None:
+    with pytest.raises(InvalidError):
+        make_machine("a").start(address("a"), now=0.0)
