@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from dataplane.diff import AddRemotes, DropRemotes, SetSegment
+from dataplane.kernel import inventory
 from dataplane.kernel import rtnetlink as rt
 from dataplane.kernel.channel import Channel, NetlinkError
 from dataplane.kernel.names import NETWORK_BRIDGE, NETWORK_TUNNEL, network_path
@@ -25,6 +26,7 @@ from dataplane.kernel.netns import (
     run_in_namespace,
     write_sysctl,
 )
+from dataplane.state import Segment
 
 _VNI_RETRY_S = 0.02
 _VNI_RETRIES = 100
@@ -97,6 +99,8 @@ def _make_tunnel(path: Path, operation: SetSegment) -> None:
                 except NetlinkError as error:
                     if error.errno != errno.EEXIST:
                         raise
+                    if _is_taken_for_good(channel, segment):
+                        break
                     time.sleep(_VNI_RETRY_S)
                 else:
                     return
@@ -106,6 +110,12 @@ def _make_tunnel(path: Path, operation: SetSegment) -> None:
         )
     finally:
         os.close(namespace)
+
+
+def _is_taken_for_good(channel: Channel, segment: Segment) -> bool:
+    """Return whether a device that is not ours, and so stays, is in the way."""
+    links = inventory.read_links(channel.dump(rt.list_links()))
+    return any(link.vni == segment.vni and link.port == segment.port for link in links)
 
 
 def add_remotes(directory: Path, operation: AddRemotes) -> None:

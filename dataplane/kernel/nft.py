@@ -120,7 +120,7 @@ def changes(
     old = {target.key: target for target in before}
     new = {target.key: target for target in after}
     commands: list[str] = []
-    for key in old.keys() | new.keys():
+    for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             commands.extend(_change(balancer, old, new, key, rotation))
     return commands

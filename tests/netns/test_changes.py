@@ -16,22 +16,8 @@ from dataplane.kernel.channel import NETLINK_NETFILTER, Channel
 from dataplane.kernel.names import ROUTE_TABLE, TABLE
 from dataplane.kernel.nftables import LibraryNft
 from dataplane.plan import NodePlan
-from tests.netns.lab import (
-    PUBLISHED,
-    TCP_PORT,
-    UDP_PORT,
-    VIP,
-    Lab,
-    Replica,
-    World,
-    connection,
-    count,
-    load,
-    tcp_ask,
-    udp_client,
-    udp_say,
-    underlay,
-)
+from tests.netns.lab import Lab, connection, count, load, tcp_ask, udp_client, udp_say
+from tests.netns.world import PUBLISHED, TCP_PORT, UDP_PORT, VIP, Replica, World, underlay
 
 WEB = (Replica("a", 1, 11), Replica("b", 2, 12), Replica("c", 3, 13))
 OTHER = Replica("other", 1, 21)

@@ -11,22 +11,8 @@ from pathlib import Path
 import pytest
 
 from dataplane.kernel import netns
-from tests.netns.lab import (
-    PUBLISHED,
-    TCP_PORT,
-    UDP_PORT,
-    VIP,
-    Lab,
-    Replica,
-    World,
-    connection,
-    count,
-    lab,
-    ping,
-    tcp_ask,
-    udp_count,
-    underlay,
-)
+from tests.netns.lab import Lab, connection, count, lab, ping, tcp_ask, udp_count
+from tests.netns.world import PUBLISHED, TCP_PORT, UDP_PORT, VIP, Replica, World, underlay
 
 WEB = (Replica("a", 1, 11), Replica("b", 2, 12), Replica("c", 3, 13))
 OTHER = Replica("other", 1, 21)

@@ -1,0 +1,1 @@
+"""Plans, operations, rule texts and netlink bytes; the memory driver."""

@@ -1,0 +1,172 @@
+"""Firewall tables as text: golden files, and differences that end where a full table would.
+
+`REWRITE=1 pytest ...` writes the golden files; read the diff before committing it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataplane.kernel import ingress_rules, nft, vip_rules
+from dataplane.state import IngressRules, wanted_state
+from tests.netns.world import VIP, Replica, World
+
+TESTDATA = Path(__file__).parent / "testdata"
+WEB = (Replica("a", 1, 11), Replica("b", 2, 12), Replica("c", 3, 13))
+WORLD = World(3, WEB, WEB)
+
+
+def check_golden(name: str, actual: str) -> None:
+    path = TESTDATA / name
+    if os.environ.get("REWRITE"):
+        path.write_text(actual)
+    assert actual == path.read_text()
+
+
+def services(world: World) -> tuple[nft.Target, ...]:
+    return vip_rules.targets(world.plan(1).networks[0].services)
+
+
+def rules(world: World) -> IngressRules:
+    found = wanted_state(world.plan(1)).rules
+    assert found is not None
+    return found
+
+
+def test_sandbox_table() -> None:
+    targets = services(WORLD)
+    check_golden("sandbox.nft", vip_rules.full(targets, vip_rules.digest(targets), 0))
+
+
+def test_sandbox_change() -> None:
+    before, after = services(WORLD), services(replace(WORLD, backends=WEB[:2]))
+    generations = vip_rules.digest(before), vip_rules.digest(after)
+    check_golden("sandbox_change.nft", vip_rules.delta(before, after, generations, 1))
+
+
+def test_node_tables() -> None:
+    check_golden("node.nft", ingress_rules.full(rules(WORLD), 0, has_egress_hook=True))
+
+
+def test_node_tables_without_egress_hook() -> None:
+    text = ingress_rules.full(rules(WORLD), 0, has_egress_hook=False)
+
+    assert "netdev" not in text
+    assert "chain postrouting_mark" in text
+
+
+def test_node_change() -> None:
+    after = replace(WORLD, nodes=2, replicas=WEB[:2], backends=())
+    text = ingress_rules.delta(rules(WORLD), rules(after), 1, has_egress_hook=True)
+    check_golden("node_change.nft", text)
+
+
+def test_rewriting_begins_at_another_backend() -> None:
+    (target,) = services(WORLD)
+
+    assert [re.findall(r"0 : (\S+),", target.rule(turn))[0] for turn in range(4)] == [
+        "198.19.0.11",
+        "198.19.0.12",
+        "198.19.0.13",
+        "198.19.0.11",
+    ]
+
+
+def test_no_services_no_table() -> None:
+    assert vip_rules.digest(()) == ""
+    assert vip_rules.full((), "", 0) == nft.delete_table(vip_rules.TABLE_NAME)
+
+
+def test_digest_tells_what_a_table_holds() -> None:
+    everything = {
+        ingress_rules.digest(rules(world), has_egress_hook=hook)
+        for hook in (True, False)
+        for world in (
+            WORLD,
+            replace(WORLD, nodes=2),
+            replace(WORLD, backends=WEB[:1]),
+            replace(WORLD, ports=()),
+            replace(WORLD, vxlan_port=4790),
+        )
+    }
+    assert len(everything) == 10
+    assert vip_rules.digest(services(WORLD)) == vip_rules.digest(services(WORLD))
+
+
+@dataclass
+class Table:
+    """What a table of balanced targets holds after some commands."""
+
+    chains: dict[str, str] = field(default_factory=dict[str, str])
+    served: dict[str, str] = field(default_factory=dict[str, str])
+    rejected: set[str] = field(default_factory=set[str])
+
+    def run(self, commands: Sequence[str]) -> None:
+        """Run the commands; one that nft would refuse fails an assertion."""
+        for command in commands:
+            verb, kind, rest = command.split(" ", 2)
+            rest = rest.removeprefix(f"{BALANCER.table} ")
+            if kind == "element":
+                self._element(verb, rest)
+            elif kind == "rule":
+                chain, rule = rest.split(" ", 1)
+                assert self.chains[chain] == ""
+                self.chains[chain] = rule
+            elif verb == "add":
+                self.chains.setdefault(rest, "")
+            elif verb == "flush":
+                assert rest in self.chains
+                self.chains[rest] = ""
+            else:
+                assert self.chains[rest] == ""
+                assert rest not in self.served.values()
+                del self.chains[rest]
+
+    def _element(self, verb: str, rest: str) -> None:
+        place, _, element = rest.partition(" { ")
+        key, _, chain = element.removesuffix(" }").partition(" : goto ")
+        if place == BALANCER.rejected:
+            assert (key in self.rejected) == (verb == "delete")
+            self.rejected ^= {key}
+        elif verb == "add":
+            assert chain in self.chains
+            self.served[key] = chain
+        else:
+            assert self.served.pop(key) == chain
+
+
+BALANCER = nft.Balancer("ip t", "vips", "ipv4_addr", "rejected")
+
+
+@st.composite
+def targets(draw: st.DrawFn) -> tuple[nft.Target, ...]:
+    keys = draw(st.sets(st.integers(1, 5)))
+    backends = st.sets(st.sampled_from("abc")).map(lambda found: tuple(sorted(found)))
+    return tuple(nft.Target(f"vip_{key}", str(key), "", draw(backends)) for key in sorted(keys))
+
+
+@given(st.lists(targets(), max_size=5))
+def test_changes_end_where_a_full_table_would(steps: list[tuple[nft.Target, ...]]) -> None:
+    table = Table()
+    before: tuple[nft.Target, ...] = ()
+    for after in steps:
+        table.run(nft.changes(BALANCER, before, after, 0))
+        before = after
+    served = [target for target in before if target.backends]
+
+    assert table.chains == {target.chain: target.rule(0) for target in served}
+    assert table.served == {target.key: target.chain for target in served}
+    assert table.rejected == {target.key for target in before if not target.backends}
+
+
+def test_every_target_is_somewhere_in_the_text() -> None:
+    text = vip_rules.full(services(replace(WORLD, backends=())), "x", 0)
+
+    assert f"elements = {{ {VIP} }}" in text
