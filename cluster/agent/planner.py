@@ -173,12 +173,14 @@ def _network(node: _Node, network: model.Network) -> Network:
         gateway=gateway,
         remotes=tuple(
             RemoteEndpoint(a, e.record.mac or endpoint_mac(a), node.tunnels[e.owner])
-            for a, e in sorted(endpoints.items())
+            for a, e in endpoints.items()
             if e.owner in node.tunnels
         ),
         services=_services((e.record for e in endpoints.values()), serving, subnet),
-        names=tuple(Name(n, tuple(sorted(found))) for n, found in sorted(_names(serving).items())),
-        pointers=tuple(Pointer(a, f"{r.task_name}.{name}") for a, r in sorted(serving.items())),
+        names=tuple(
+            Name(n, tuple(sorted(found, key=int))) for n, found in sorted(_names(serving).items())
+        ),
+        pointers=tuple(Pointer(a, f"{r.task_name}.{name}") for a, r in serving.items()),
         mtu=_mtu(network),
         internal=network.spec.internal,
     )
@@ -187,13 +189,13 @@ def _network(node: _Node, network: model.Network) -> Network:
 def _by_address(
     endpoints: Iterable[Endpoint], subnet: IPv4Network, gateway: IPv4Address
 ) -> dict[IPv4Address, Endpoint]:
-    """Return the endpoint at each address: of two that claim it, that of the later task."""
+    """Return the endpoint at each address, by address: of two at one, that of the later task."""
     found: dict[IPv4Address, Endpoint] = {}
     for endpoint in sorted(endpoints, key=_seniority):
         address = endpoint.record.address
         if address is not None and address in subnet and address != gateway:
             found[address] = endpoint
-    return found
+    return {address: found[address] for address in sorted(found, key=int)}
 
 
 def _seniority(endpoint: Endpoint) -> tuple[int, str, str]:
@@ -208,7 +210,7 @@ def _services(
     # A service whose last endpoint drains is kept: its clients are refused, not left waiting.
     vips = {r.vip for r in records if r.vip is not None and r.vip in subnet}
     backends: dict[IPv4Address, list[IPv4Address]] = {vip: [] for vip in sorted(vips)}
-    for address, record in sorted(serving.items()):
+    for address, record in serving.items():
         if record.vip is not None and record.vip in backends:
             backends[record.vip].append(address)
     return tuple(VirtualService(vip, tuple(found)) for vip, found in backends.items())
