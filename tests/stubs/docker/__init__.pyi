@@ -1,0 +1,9 @@
+from typing import Any
+
+from docker import errors as errors
+from docker import types as types
+
+class DockerClient:
+    def __init__(self, base_url: str = ..., version: str | None = ..., timeout: int = ...) -> None: ...
+    def __getattr__(self, name: str) -> Any: ...
+    def close(self) -> None: ...

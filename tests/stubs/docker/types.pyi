@@ -1,0 +1,19 @@
+from collections.abc import Mapping, Sequence
+
+class IPAMPool(dict[str, object]):
+    def __init__(self, subnet: str | None = ...) -> None: ...
+
+class IPAMConfig(dict[str, object]):
+    def __init__(self, driver: str = ..., pool_configs: Sequence[IPAMPool] | None = ...) -> None: ...
+
+class ServiceMode(dict[str, object]):
+    def __init__(self, mode: str, replicas: int | None = ...) -> None: ...
+
+class EndpointSpec(dict[str, object]):
+    def __init__(self, mode: str | None = ..., ports: Mapping[int, int] | None = ...) -> None: ...
+
+class RestartPolicy(dict[str, object]):
+    def __init__(self, condition: str = ...) -> None: ...
+
+class UpdateConfig(dict[str, object]):
+    def __init__(self, parallelism: int = ..., order: str | None = ...) -> None: ...
