@@ -125,3 +125,8 @@ def effective_members(applied: Mapping[str, Member], later: Iterable[Entry]) -> 
         if is_membership(content):
             decode_change(content).apply(members)
     return members
+
+
+def is_majority(count: int, voters: int) -> bool:
+    """Tell whether `count` of `voters` are more than half."""
+    return 2 * count > voters

@@ -12,8 +12,7 @@ import msgspec
 
 from cluster.consensus.core import RaftCore
 from cluster.consensus.driver import Driver
-from cluster.consensus.elections import is_majority
-from cluster.consensus.members import Member, MemberChange
+from cluster.consensus.members import Member, MemberChange, is_majority
 from cluster.consensus.messages import AnswerStatus, RequestKind
 from cluster.consensus.ports import Fate
 from cluster.consensus.requests import Reply
@@ -73,7 +72,7 @@ class Membership:
         self._driver.kick()
 
     async def _add(self, member: Member) -> int:
-        known = self._core.members.get(member.node_id)
+        known = self._core.roster.members.get(member.node_id)
         if known is not None:
             if known.address == member.address:
                 return self._core.applied_index
@@ -106,7 +105,7 @@ class Membership:
             self._session_waiters.discard(changed)
 
     async def _remove(self, node_id: str) -> int:
-        members = self._core.members
+        members = self._core.roster.members
         member = members.get(node_id)
         if member is None:
             return self._core.applied_index
@@ -152,8 +151,8 @@ class Membership:
     def _transfer(self, target: str) -> int:
         if target == self._me:
             return self._core.applied_index
-        if target and target not in self._core.members:
+        if target and target not in self._core.roster.members:
             raise Invalid(f"{target} is not a manager")
-        if len(self._core.members) > 1:
+        if len(self._core.roster.members) > 1:
             self._core.hand_over(target)
         return self._core.applied_index

@@ -195,18 +195,18 @@ class RaftNode:
     @property
     def is_member(self) -> bool:
         """Whether this manager has a vote, as far as it knows; not yet for a joiner."""
-        return self._core.is_voter
+        return self._core.roster.is_voter
 
     def members(self) -> Mapping[str, Address]:
         """Return all managers and where they listen; empty for a joiner."""
-        return {node_id: member.address for node_id, member in self._core.members.items()}
+        return {node_id: member.address for node_id, member in self._core.roster.members.items()}
 
     def stats(self) -> NodeStats:
         """Return what it looks like now."""
         return NodeStats(
             is_leader=self.is_leader,
             leader_id=self.leader_id,
-            members=len(self._core.members),
+            members=len(self._core.roster.members),
             core=self._core.stats(),
             mesh=self._mesh.stats(),
         )
@@ -287,7 +287,7 @@ class RaftNode:
             with self.watch_leadership() as changed:
                 while True:
                     await self._change(RequestKind.TRANSFER, (to or "").encode())
-                    if len(self._core.members) < 2:  # noqa: PLR2004 - nobody else
+                    if len(self._core.roster.members) < 2:  # noqa: PLR2004 - nobody else
                         return
                     changed.clear()
                     if self.leader_id == to or (not to and self.leader_id not in {None, old}):
@@ -327,7 +327,7 @@ class RaftNode:
 
     def is_removed(self, node_id: str) -> bool:
         """See `transport.MeshEvents`."""
-        return node_id in self._core.removed
+        return self._core.roster.was_removed(node_id)
 
     # Inside.
 
@@ -370,7 +370,7 @@ class RaftNode:
             if not future.done():
                 future.set_result(None)
         leadership = (self._core.leader_id, self._core.term, self._core.is_leader)
-        seen = (leadership, self._core.members_version)
+        seen = (leadership, self._core.roster.version)
         if seen == self._seen:
             return
         if leadership != self._seen[0]:

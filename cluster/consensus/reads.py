@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cluster.consensus.elections import is_majority
+from cluster.consensus.members import is_majority
 
 ReadDone = Callable[[int | None], None]
 """Called with the index to wait for, or None: not the leader (any more)."""

@@ -1,0 +1,98 @@
+"""Who votes and who is heard, as one manager's log says (pure).
+
+Invariants:
+    `members` is `applied` plus the membership entries in the log after it;
+    whoever votes is heard; who is heard need not vote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cluster.consensus.members import Entry, Member, MemberChange, effective_members
+
+_REMOVED_MAX = 256
+"""Removed managers that are remembered, to tell them why nobody speaks with them."""
+
+
+class Roster:
+    """One manager's view of the cluster's managers."""
+
+    def __init__(self, me: Member, *, contacts: Iterable[Member]) -> None:
+        self.me = me
+        self.members: dict[str, Member] = {}
+        """Who votes, by the log as it stands here; empty for a joiner."""
+        self.applied: dict[str, Member] = {}
+        """Who votes, by what was applied."""
+        self.version = 0
+        """Grows whenever `members` or `heard` may have changed."""
+        self._contacts = {member.node_id: member for member in contacts}
+        self._introduced: dict[str, Member] = {}
+        self._removed: dict[str, None] = {}
+
+    @property
+    def is_voter(self) -> bool:
+        """Whether this manager has a vote.
+
+        Not if the member of its name has another disk: that is an earlier life of this manager,
+        which was removed, and of which the log as far as it has come may still speak.
+        """
+        member = self.members.get(self.me.node_id)
+        return member is not None and member.disk_id == self.me.disk_id
+
+    @property
+    def others(self) -> dict[str, Member]:
+        """The other voters."""
+        return {i: m for i, m in self.members.items() if i != self.me.node_id}
+
+    @property
+    def heard(self) -> dict[str, Member]:
+        """Whom to have sessions with; any of them may be who leads.
+
+        The voters; those whose removal is not committed, for it may be taken back; those whom a
+        peer introduced; and, before this manager votes, its first contacts.
+        """
+        contacts = {} if self.is_voter else self._contacts
+        known = contacts | self._introduced | self.applied | self.members
+        return {i: m for i, m in known.items() if i != self.me.node_id}
+
+    def restore(self, applied: Iterable[Member], later: Iterable[Entry]) -> None:
+        """Take a snapshot's members, and the entries after it."""
+        self.applied = {member.node_id: member for member in applied}
+        self.members = effective_members(self.applied, later)
+        self._introduced = {}
+        self.version += 1
+
+    def enter(self, change: MemberChange, *, is_undone: bool) -> None:
+        """Note that a membership entry came into the log, or left it."""
+        if is_undone:
+            change = MemberChange("add" if change.verb == "rem" else "rem", change.member)
+        change.apply(self.members)
+        self.version += 1
+
+    def commit(self, change: MemberChange) -> None:
+        """Note that a membership or move entry was applied."""
+        change.apply(self.applied)
+        node_id = change.member.node_id
+        self._removed.pop(node_id, None)
+        if change.verb == "rem":
+            self._introduced.pop(node_id, None)
+            self._removed[node_id] = None
+            if len(self._removed) > _REMOVED_MAX:
+                del self._removed[next(iter(self._removed))]
+        elif change.verb == "move":
+            change.apply(self.members)
+        self.version += 1
+
+    def introduce(self, members: Iterable[Member]) -> bool:
+        """Hear these too, because a peer vouches for them; return whether that is news."""
+        introduced = {member.node_id: member for member in members}
+        if introduced == self._introduced:
+            return False
+        self._introduced = introduced
+        self.version += 1
+        return True
+
+    def was_removed(self, node_id: str) -> bool:
+        """Tell whether a node was a member, and its removal is committed."""
+        return node_id in self._removed
