@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import aiohttp
 
 from cluster.ca.tls import PeerRefused
-from cluster.dispatch.channel import WebSocketChannel
+from cluster.dispatch.channel import WebSocketChannel, notice_dead_peer
 from cluster.dispatch.messages import MalformedMessage
 from cluster.dispatch.requests import (
     CONTENT_TYPE,
@@ -108,6 +108,7 @@ async def connect(
                 server_hostname=node,
                 max_msg_size=message_bytes_max,
             )
+        notice_dead_peer(socket.get_extra_info("socket"))
         return WebSocketChannel(socket)
 
     try:

@@ -6,6 +6,8 @@ Sessions see only `Channel`; so they are tested without sockets, and aiohttp sta
 from __future__ import annotations
 
 import asyncio
+import socket
+from asyncio import trsock
 from enum import IntEnum
 from typing import Protocol, cast
 
@@ -16,6 +18,13 @@ CLOSE_S = 1.0
 """How long the peer may take to agree to a close."""
 _REASON_BYTES_MAX = 120
 """A close frame has room for 123 (RFC 6455, section 5.5)."""
+
+
+UNANSWERED_MS = 10_000
+"""A connection whose peer has not acknowledged data for so long is over (TCP_USER_TIMEOUT), and
+with keep-alive probes an idle one too. Well above what a retransmission takes, because sessions
+have heartbeats of their own; this is for all that has none."""
+KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 5, 2, 3
 
 
 class CloseCode(IntEnum):
@@ -69,36 +78,52 @@ class Channel(Protocol):
 class WebSocketChannel:
     """A WebSocket, of either end."""
 
-    def __init__(self, socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse) -> None:
-        self._socket = socket
+    def __init__(self, websocket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse) -> None:
+        self._websocket = websocket
 
     async def send(self, data: bytes) -> None:
         """See `Channel`."""
         try:
-            await self._socket.send_bytes(data)
+            await self._websocket.send_bytes(data)
         except (OSError, aiohttp.ClientError, RuntimeError) as error:
-            raise ChannelClosed(self._socket.close_code, str(error)) from error
+            raise ChannelClosed(self._websocket.close_code, str(error)) from error
 
     async def receive(self) -> bytes:
         """See `Channel`."""
-        message = await self._socket.receive()
+        message = await self._websocket.receive()
         if message.type is aiohttp.WSMsgType.BINARY and isinstance(message.data, bytes):
             return message.data
         reason = message.extra if isinstance(message.extra, str) else ""
         if message.type is aiohttp.WSMsgType.TEXT:
             reason = "a text message"
         elif message.type is aiohttp.WSMsgType.ERROR:
-            reason = str(self._socket.exception())
-        raise ChannelClosed(self._socket.close_code, reason)
+            reason = str(self._websocket.exception())
+        raise ChannelClosed(self._websocket.close_code, reason)
 
     async def close(self, code: CloseCode, reason: str) -> None:
         """See `Channel`."""
         try:
             async with asyncio.timeout(2 * CLOSE_S):
                 cut = reason.encode()[:_REASON_BYTES_MAX].decode(errors="ignore").encode()
-                await self._socket.close(code=code, message=cut)
+                await self._websocket.close(code=code, message=cut)
         except (OSError, aiohttp.ClientError):
             pass
+
+
+def notice_dead_peer(tcp: object) -> None:
+    """Let the kernel end a connection whose other machine is gone.
+
+    tcp: what a transport calls its `socket`; None or another family: nothing is done.
+    """
+    if not isinstance(tcp, trsock.TransportSocket):
+        return
+    if tcp.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNANSWERED_MS)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
 
 
 def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:

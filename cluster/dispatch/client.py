@@ -56,7 +56,7 @@ class Agent(Protocol):
         ...
 
     def read_log(self, task: TaskId, options: LogOptions) -> AsyncGenerator[LogRecord]:
-        """Yield the output of a task; may raise ClusterError."""
+        """Yield the output of a task; may raise ClusterError or OSError, nothing else."""
         ...
 
 

@@ -23,7 +23,7 @@ from cluster.model.errors import ClusterError
 from cluster.model.ids import TaskId
 
 ReadLog = Callable[[TaskId, LogOptions], AsyncGenerator[LogRecord]]
-"""Yields the lines of one task; raises ClusterError if there are none to be had."""
+"""Yields the lines of one task; raises ClusterError or OSError if there are none to be had."""
 PAGE_BYTES = 256 * 1024
 """A page of lines is sent when it has this many bytes."""
 LINE_BYTES_MAX = 64 * 1024
@@ -94,7 +94,7 @@ class LogSender:
             async with aclosing(self._read(request.task, request.options)) as source:
                 async for line in source:
                     await lines.put(replace(line, data=line.data[:LINE_BYTES_MAX]))
-        except ClusterError as error:
+        except (ClusterError, OSError) as error:
             await lines.put(None)
             return str(error)
         await lines.put(None)

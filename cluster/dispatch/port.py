@@ -22,6 +22,7 @@ from aiohttp import web
 
 from cluster.ca.certificates import CertificateError
 from cluster.ca.tls import ALPN_RAFT, identity_of, selected_protocol
+from cluster.dispatch.channel import notice_dead_peer
 from cluster.model.ids import ClusterId
 from cluster.model.node import Role
 
@@ -146,6 +147,7 @@ class ControlPort:
             if identity is None or identity.role is not Role.MANAGER:
                 raise CertificateError("only managers speak Raft")
             return self._raft()
+        notice_dead_peer(transport.get_extra_info("socket"))
         server = self._runner.server
         if server is None:
             raise CertificateError("the port is closing")

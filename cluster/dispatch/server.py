@@ -341,18 +341,21 @@ class SessionServer:
         while True:
             grace_s = HEARTBEATS_MISSED_MAX * self._view.info.heartbeat_period_s
             try:
-                async with asyncio.timeout(grace_s):
+                async with asyncio.timeout(grace_s):  # a node that does not read is silent, too
                     data = await session.channel.receive()
+                    self._check_still_welcome(session)
+                    await self._receive(session, self._decode(data), group)
             except TimeoutError:
                 self._silent += 1
                 raise SessionEnded(
                     CloseCode.SILENT, f"no heartbeat for {grace_s:g} seconds"
                 ) from None
-            if self._clock() > session.identity.not_after:
-                raise SessionEnded(CloseCode.REFUSED, "the node's certificate has expired")
-            if self._sessions.get(session.node) is session:
-                self._sightings.saw(session.node, self._loop.time())
-            await self._receive(session, self._decode(data), group)
+
+    def _check_still_welcome(self, session: _Session) -> None:
+        if self._clock() > session.identity.not_after:
+            raise SessionEnded(CloseCode.REFUSED, "the node's certificate has expired")
+        if self._sessions.get(session.node) is session:
+            self._sightings.saw(session.node, self._loop.time())
 
     async def _receive(
         self, session: _Session, message: NodeMessage, group: asyncio.TaskGroup

@@ -1,0 +1,148 @@
+"""Nodes and managers together, over real TLS on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from cluster.ca.files import CertificateDirectory
+from cluster.dispatch.client import SessionClient
+from cluster.dispatch.messages import LogOptions, LogRecord, LogStream, ManagerAddress
+from cluster.dispatch.requests import LogQuery
+from cluster.model.ids import NodeId, ServiceId, TaskId
+from cluster.model.node import Role
+from cluster.model.service import TaskSpec
+from cluster.model.task import Task, TaskState, TaskStatus
+from cluster.state.changes import DeleteNode, PutTask
+from tests.unit.dispatch.control_plane import (
+    REGISTRATION,
+    Certified,
+    Manager,
+    RecordingAgent,
+    World,
+    join_with,
+    running,
+    running_managers,
+    wait_until,
+)
+
+T1 = TaskId("t1")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, lambda: datetime.now(UTC).timestamp())
+
+
+@asynccontextmanager
+async def session_of(
+    certified: Certified, managers: Sequence[ManagerAddress]
+) -> AsyncGenerator[tuple[SessionClient, RecordingAgent]]:
+    agent = RecordingAgent()
+    async with certified.peers() as peers, asyncio.TaskGroup() as group:
+        client = SessionClient(
+            agent=agent,
+            connect=peers.open_session,
+            registration=lambda: REGISTRATION,
+            managers=managers,
+            rng=Random(3),
+        )
+        running_client = group.create_task(client.run())
+        yield client, agent
+        running_client.cancel()
+
+
+async def joined_worker(world: World, manager: Manager) -> Certified:
+    joined = await join_with(world, [manager.address], world.cluster.join_tokens.worker)
+    directory = CertificateDirectory(world.state / "joined")
+    directory.save(joined.credentials)
+    return Certified(world, joined.identity.node, directory)
+
+
+def task_on(node: NodeId) -> Task:
+    status = TaskStatus(TaskState.ASSIGNED)
+    return Task(T1, ServiceId("s"), "web", TaskSpec("host", ("true",)), 1, node, status=status)
+
+
+async def test_from_the_token_to_a_running_task(world: World) -> None:
+    async with running(Manager(world)) as manager:
+        worker = await joined_worker(world, manager)
+        async with session_of(worker, [manager.at]) as (client, agent):
+            await wait_until(lambda: bool(agent.assignments))
+            await world.propose(PutTask(task_on(worker.node)))
+            await wait_until(lambda: T1 in agent.assignments[-1].tasks)
+            client.report({T1: TaskStatus(TaskState.RUNNING, 1.0, pid=42)})
+            await wait_until(lambda: world.snapshot().tasks[T1].status.pid == 42)
+            await wait_until(lambda: client.stats().statuses_waiting == 0)
+            assert manager.sessions.sightings()[worker.node].has_session
+        await wait_until(lambda: not manager.sessions.has_session(worker.node))
+        assert not manager.sessions.sightings()[worker.node].has_session
+
+
+async def test_a_session_moves_when_its_manager_stops(world: World) -> None:
+    worker = world.certify(Role.WORKER)
+    async with running_managers(world, 2) as (first, second):
+        await world.add_node(worker, Role.WORKER)
+        async with session_of(worker, [first.at]) as (client, agent):
+            await wait_until(lambda: len(client.managers) == 2)
+            await wait_until(lambda: bool(agent.assignments))
+            assert client.stats().manager == first.node
+            await first.port.close()
+            await wait_until(lambda: client.stats().manager == second.node)
+            await world.propose(PutTask(task_on(worker.node)))
+            await wait_until(lambda: T1 in agent.assignments[-1].tasks)
+
+
+async def test_a_removed_node_hears_it_and_keeps_asking(world: World) -> None:
+    async with running(Manager(world)) as manager:
+        worker = world.certify(Role.WORKER)
+        node = await world.add_node(worker, Role.WORKER)
+        async with session_of(worker, [manager.at]) as (client, agent):
+            await wait_until(lambda: bool(agent.assignments))
+            await world.propose(DeleteNode(node.id))
+            await wait_until(lambda: "is not a member" in client.stats().last_error)
+            assert client.stats().manager is None
+
+
+async def test_logs_are_read_through_any_manager(world: World) -> None:
+    worker = world.certify(Role.WORKER)
+    records = [LogRecord(T1, LogStream.STDOUT, n, b"line %d\n" % n) for n in range(500)]
+    async with running_managers(world, 2) as (here, there):
+        await world.add_node(worker, Role.WORKER)
+        await world.propose(PutTask(task_on(worker.node)))
+        async with session_of(worker, [there.at]) as (_, agent):
+            agent.logs[T1] = records
+            await wait_until(lambda: there.sessions.has_session(worker.node))
+            async with here.certified.peers() as peers:
+                for follow in (False, True):
+                    query = LogQuery((T1, TaskId("unknown")), LogOptions(follow=follow))
+                    pages = here.sessions.logs.read(
+                        [(T1, worker.node)], query.options, [peers.logs(there.at, query)]
+                    )
+                    read: list[LogRecord] = []
+                    async with asyncio.timeout(5), aclosing(pages) as source:
+                        async for page in source:
+                            read.extend(page)
+                            if len(read) == len(records):
+                                break
+                    assert read == records
+                    await wait_until(lambda: agent.open_logs == 0)
+
+
+async def test_closing_the_port_ends_all_connections(world: World) -> None:
+    manager = Manager(world)
+    worker = world.certify(Role.WORKER)
+    async with running(manager):
+        await world.add_node(worker, Role.WORKER)
+        async with session_of(worker, [manager.at]) as (client, agent):
+            await wait_until(lambda: bool(agent.assignments))
+            assert manager.port.stats().connections == 1
+            await manager.port.close()
+            await wait_until(lambda: client.stats().manager is None)
+            await wait_until(lambda: manager.port.stats().connections == 0)
