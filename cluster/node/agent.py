@@ -48,6 +48,9 @@ TASKS_DIRECTORY = "tasks"
 GOSSIP_DIRECTORY = "gossip"
 RESOLV_CONF = Path("/etc/resolv.conf")
 DNS_PORT = 53
+FIRST_PLAN_S = 2.0
+"""Longest wait of a restarted daemon for its first plan before it speaks to the others."""
+FIRST_PLAN_POLL_S = 0.01
 _RING_STATES = {
     KeyState.ACCEPT: RingState.ACCEPT,
     KeyState.PRIMARY: RingState.PRIMARY,
@@ -88,9 +91,10 @@ class Agent:
             partial(run_in_namespace, function=open_listening_sockets), _upstreams(), rng
         )
         self._info: asyncio.Future[ClusterInfo] = asyncio.get_running_loop().create_future()
-        remembered = StateFile(self._worker_directory).load().info
-        if remembered is not None:
-            self._info.set_result(remembered)
+        remembered = StateFile(self._worker_directory).load()
+        if remembered.info is not None:
+            self._info.set_result(remembered.info)
+        self._is_restart = remembered.assignment is not None
         self._running = asyncio.Event()
         self.peer: Peer | None = None
         self.worker: Worker | None = None
@@ -117,15 +121,17 @@ class Agent:
             info = await self._info
             peer = self._make_peer(info)
             worker = self._make_worker(peer)
+            self.peer, self.worker = peer, worker
+            self._tell(info)
+            group.create_task(worker.run())
+            if self._is_restart:
+                await _first_plan(worker)
             group.create_task(
                 peer.run(
                     ("0.0.0.0", self._config.gossip_port),  # noqa: S104  (identity is the key)
                     (self._record.address, self._config.gossip_port),
                 )
             )
-            self.peer, self.worker = peer, worker
-            self._tell(info)
-            group.create_task(worker.run())
             self._running.set()
 
     async def close(self) -> None:
@@ -235,6 +241,17 @@ class Agent:
             if member.node_id not in known and member.state is not State.LEFT:
                 self.peer.mark_left(member.node_id)
         self.worker.set_cluster_info(info)
+
+
+async def _first_plan(worker: Worker) -> None:
+    """Wait for the tasks of an earlier daemon to be adopted and planned, but not for long.
+
+    A new life in gossip hides the records of the one before: what runs is to be published with it.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_PLAN_S):
+            while worker.plan() is None:  # noqa: ASYNC110  (bounded, once, at the start)
+                await asyncio.sleep(FIRST_PLAN_POLL_S)
 
 
 def _bootstrap(info: ClusterInfo, own: NodeId) -> Sequence[tuple[str, int]]:
