@@ -308,7 +308,7 @@ class Machine:
         sender = self._members.by_tag(packet.sender)
         if sender is not None and packet.epoch < sender.record.epoch:
             self.counters.stale_lives += 1
-            self._membership.remind(sender.node_id, source, now=now)
+            self._membership.remind(sender.node_id, packet.epoch, source, now=now)
             return True
         for message in messages:
             if sender is None:
@@ -321,7 +321,7 @@ class Machine:
         if sender is None or sender.record.epoch < packet.epoch:
             self._sync.pull(source, self.me, now=now)
         elif not sender.is_live:
-            self._membership.remind(sender.node_id, source, now=now)
+            self._membership.remind(sender.node_id, packet.epoch, source, now=now)
         return True
 
     def _count(self, reason: Rejected) -> None:

@@ -104,7 +104,7 @@ class Membership:
                 if relay:
                     self._relay(record, ("node", record.node_id), now=now)
             case Verdict.STALE:
-                self.remind(record.node_id, source, now=now)
+                self.remind(record.node_id, record.epoch, source, now=now)
             case Verdict.KNOWN | Verdict.AHEAD:
                 pass
 
@@ -127,13 +127,17 @@ class Membership:
             self._accuse(claim, held, now=now, relay=relay)
         return verdict
 
-    def remind(self, node_id: str, source: Address, *, now: float) -> None:
-        """Tell a member what is held of it, so that it refutes or learns of its newer life."""
+    def remind(self, node_id: str, epoch: int, source: Address, *, now: float) -> None:
+        """Tell a member that speaks as `epoch` what is held of it.
+
+        So it refutes an accusation or, having lost its disk and its clock, outbids an earlier life.
+        """
         held = self._members.get(node_id)
         if held is None or now < self._reminded.get(node_id, 0.0) + _REMIND_PAUSE_S:
             return
         self._reminded[node_id] = now
-        self._outbox.send(source, held.claim or held.record)
+        is_earlier = epoch < held.record.epoch
+        self._outbox.send(source, held.record if is_earlier else held.claim or held.record)
 
     def leave(self, *, now: float) -> None:
         """Say that this node leaves; nothing refutes that but a restart."""

@@ -246,3 +246,14 @@ def test_same_seed_same_trace() -> None:
         return net.trace
 
     assert run() == run()
+
+
+def test_node_without_disk_and_clock_outbids_the_life_that_is_held_dead() -> None:
+    net = SimNetwork(4, seed=35)
+    net.run(5)
+    net.kill("n2")
+    net.run(30)
+    assert _everyone_says(net, "n2", State.DEAD)
+    net.restart("n2", keeps_disk=False, clock_s=-3600.0)
+
+    assert net.run(10, net.all_alive)
