@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from cluster.api.backend import Backend, LocalState, Membership
 from cluster.api.docker_json.fields import UINT64_MAX, Json, decode_object_untrusted
-from cluster.api.errors import LOCKED, NOT_A_MANAGER, NOT_IN_SWARM, NotAllowed, TooLarge
+from cluster.api.errors import LOCKED, NOT_A_MANAGER, NOT_IN_SWARM, PREPARING, NotAllowed, TooLarge
 from cluster.model.cluster import Cluster
 from cluster.model.errors import Invalid, Unavailable
 from cluster.state.snapshot import Snapshot
@@ -58,6 +58,8 @@ async def read_body_untrusted(request: web.Request) -> Json:
         body = await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge(_TOO_LARGE) from None
+    except (web.RequestPayloadError, http_exceptions.BadHttpMessage) as error:
+        raise Invalid(f"the request body cannot be read: {error}") from None
     if body and request.content_type != "application/json":
         raise Invalid(
             f"unsupported Content-Type header ({request.content_type}): must be 'application/json'"
@@ -97,6 +99,8 @@ def require_manager(membership: Membership) -> None:
             raise NotAllowed(NOT_A_MANAGER)
         case LocalState.LOCKED:
             raise NotAllowed(LOCKED)
+        case LocalState.PENDING if membership.node is not None:
+            raise NotAllowed(PREPARING)
         case LocalState.INACTIVE | LocalState.PENDING | LocalState.ERROR:
             raise NotAllowed(NOT_IN_SWARM)
 

@@ -7,8 +7,12 @@ from dataclasses import replace
 from aiohttp import web
 
 from cluster.api.backend import Backend
-from cluster.api.docker_json.service_spec import read_service_spec, with_network_ids
-from cluster.api.docker_json.service_view import service_view
+from cluster.api.docker_json.service_spec import (
+    read_service_spec,
+    warnings_of,
+    with_network_ids,
+)
+from cluster.api.docker_json.service_view import service_statuses, service_view
 from cluster.api.exchange import (
     Route,
     answer,
@@ -57,11 +61,11 @@ class Services:
     async def list(self, request: web.Request) -> web.Response:
         """Answer with all services that the filters let through."""
         filters = read_filters_untrusted(request.query.get("filters", ""), _FILTERS)
-        status = query_flag(request, "status")
         snapshot = await fresh_snapshot(self._backend)
+        statuses = service_statuses(snapshot) if query_flag(request, "status") else {}
         return answer(
             [
-                service_view(service, snapshot, status=status)
+                service_view(service, snapshot, status=statuses.get(service.id))
                 for _, service in sorted(snapshot.services.items())
                 if _matches(service, filters)
             ]
@@ -89,7 +93,7 @@ class Services:
         now = self._backend.now()
         service = Service(id=service_id, spec=spec, meta=Meta(created_at=now, updated_at=now))
         await self._backend.propose([PutService(service, expect=ABSENT)])
-        return answer({"ID": service_id, "Warnings": None}, 201)
+        return answer({"ID": service_id, "Warnings": warnings_of(spec) or None}, 201)
 
     async def update(self, request: web.Request) -> web.Response:
         """Replace a service's spec, or roll it back to the one before."""
@@ -113,7 +117,7 @@ class Services:
             meta=replace(service.meta, updated_at=self._backend.now()),
         )
         await self._backend.propose([PutService(changed, expect=version)])
-        return answer({"Warnings": None})
+        return answer({"Warnings": warnings_of(spec) or None})
 
     async def delete(self, request: web.Request) -> web.Response:
         """Delete a service; its tasks are then stopped."""

@@ -16,11 +16,10 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from cluster.cli.document import Document, decode
-from cluster.cli.failure import DaemonUnreachable, Failure, Refused
+from cluster.cli.failure import EXIT_INTERRUPTED, DaemonUnreachable, Failure, Refused
 from cluster.node.config import NodeConfig
 
 API_PREFIX = "/v1.51"
-READ_SIZE_BYTES = 64 * 1024
 _OK_MAX = 299
 
 Query = Mapping[str, str | Mapping[str, list[str]]]
@@ -59,10 +58,12 @@ class Client:
 
     @contextmanager
     def stream(self, path: str, query: Query | None = None) -> Generator[http.client.HTTPResponse]:
-        """Lend the response of a GET, to be read piece by piece."""
+        """Lend the response of a GET, to be read piece by piece; Ctrl-C ends the command."""
         connection = self._connect()
         try:
             yield self._send(connection, "GET", path, query, None)
+        except KeyboardInterrupt:
+            raise SystemExit(EXIT_INTERRUPTED) from None
         finally:
             connection.close()
 

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 
 import msgspec
 
-from cluster.api.backend import InitRequest, JoinRequest, Membership
+from cluster.api.backend import InitRequest, JoinRequest, LocalState, Membership
 from cluster.api.docker_json.canonical import canonical
 from cluster.api.docker_json.fields import INT64_MAX, Fields, Json, as_object
 from cluster.api.docker_json.service_view import meta_view
@@ -215,7 +215,7 @@ def membership_view(membership: Membership) -> Json:
         "NodeID": membership.node or "",
         "NodeAddr": membership.address,
         "LocalNodeState": membership.state.value,
-        "ControlAvailable": membership.is_manager,
+        "ControlAvailable": membership.is_manager and membership.state is LocalState.ACTIVE,
         "Error": membership.error,
         "RemoteManagers": managers or None,
     }

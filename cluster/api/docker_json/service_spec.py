@@ -16,7 +16,7 @@ import msgspec
 
 from cluster.api.docker_json.canonical import canonical
 from cluster.api.docker_json.fields import UINT64_MAX, Fields, Json, as_list, as_object
-from cluster.api.docker_json.text import check_service_name, signal_name
+from cluster.api.docker_json.text import check_dns_name, check_service_name, signal_name
 from cluster.model.errors import Invalid, Unimplemented
 from cluster.model.ids import NetworkId
 from cluster.model.service import (
@@ -128,7 +128,7 @@ def _task(task: Fields, spec: Fields) -> TaskSpec:
         command=_command(container),
         environment=_environment(container),
         working_directory=_working_directory(container),
-        hostname=_plain(container, "Hostname"),
+        hostname=_hostname(container),
         user=container.text("User"),
         labels=container.text_map("Labels"),
         hosts=_hosts(container),
@@ -190,10 +190,12 @@ def _working_directory(container: Fields) -> str:
     return directory
 
 
-def _plain(container: Fields, key: str) -> str:
-    value = container.text(key)
-    _refuse_template(container.path(key), value)
-    return value
+def _hostname(container: Fields) -> str:
+    name = container.text("Hostname")
+    _refuse_template(container.path("Hostname"), name)
+    if name:
+        check_dns_name(container.path("Hostname"), name)
+    return name
 
 
 def _refuse_template(path: str, value: str) -> None:
@@ -266,11 +268,10 @@ def _networks(holder: Fields) -> tuple[NetworkAttachmentSpec, ...]:
     for network in holder.items("Networks"):
         if network.text_map("DriverOpts"):
             raise Unimplemented(f"{network.path('DriverOpts')} is not offered yet")
-        attachments.append(
-            NetworkAttachmentSpec(
-                target=NetworkId(network.text("Target")), aliases=network.texts("Aliases")
-            )
-        )
+        aliases = network.texts("Aliases")
+        for alias in aliases:
+            check_dns_name(network.path("Aliases"), alias)
+        attachments.append(NetworkAttachmentSpec(NetworkId(network.text("Target")), aliases))
     return tuple(attachments)
 
 
@@ -317,6 +318,15 @@ def _choice(kind: type[_Member], fields: Fields, key: str, default: _Member) -> 
         return kind(text)
     except ValueError:
         raise Invalid(f"invalid {kind.__name__}: {text!r}") from None
+
+
+def warnings_of(spec: ServiceSpec) -> list[str]:
+    """Return what the user should know of wishes that are kept, but have no effect (yet)."""
+    value = Fields(as_object(msgspec.json.decode(spec.docker)) or {})
+    ignored = [key for key in ("UpdateConfig", "RollbackConfig") if value.has(key)]
+    if value.fields("TaskTemplate").has("LogDriver"):
+        ignored.append("TaskTemplate.LogDriver")
+    return [f"{key} is kept, but has no effect yet" for key in ignored]
 
 
 def with_network_ids(spec: ServiceSpec, ids: Mapping[str, NetworkId]) -> ServiceSpec:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from ipaddress import ip_network
 
 import msgspec
 
 from cluster.api.docker_json.fields import Json, as_object
 from cluster.api.docker_json.text import nanoseconds, timestamp
+from cluster.model.ids import NetworkId, ServiceId
 from cluster.model.meta import Meta
 from cluster.model.service import (
     EndpointMode,
@@ -19,7 +21,7 @@ from cluster.model.service import (
     ServiceSpec,
     TaskSpec,
 )
-from cluster.model.task import Task, TaskState
+from cluster.model.task import TaskState
 from cluster.state.snapshot import Snapshot
 
 _UPDATE_DEFAULTS: Json = {
@@ -41,9 +43,13 @@ def meta_view(meta: Meta) -> Json:
 
 
 def service_view(
-    service: Service, snapshot: Snapshot, *, insert_defaults: bool = False, status: bool = False
+    service: Service,
+    snapshot: Snapshot,
+    *,
+    insert_defaults: bool = False,
+    status: Json | None = None,
 ) -> Json:
-    """Return a service as `GET /services/{id}` shows it."""
+    """Return a service as `GET /services/{id}` shows it, with its status if that is given."""
     view: Json = {
         "ID": service.id,
         **meta_view(service.meta),
@@ -52,8 +58,8 @@ def service_view(
     if service.previous_spec is not None:
         view["PreviousSpec"] = spec_view(service.previous_spec)
     view["Endpoint"] = _endpoint(service, snapshot)
-    if status:
-        view["ServiceStatus"] = _status(service, snapshot)
+    if status is not None:
+        view["ServiceStatus"] = status
     return view
 
 
@@ -172,25 +178,31 @@ def _endpoint(service: Service, snapshot: Snapshot) -> Json:
     return view
 
 
-def with_prefix(address: str, network_id: str, snapshot: Snapshot) -> str:
+def with_prefix(address: str, network_id: NetworkId, snapshot: Snapshot) -> str:
     """Return `10.0.1.2/24` for an address in a network (without length if that is unknown)."""
-    for network in snapshot.networks.values():
-        if network.id == network_id and network.subnet:
-            return f"{address}/{ip_network(network.subnet, strict=False).prefixlen}"
-    return address
+    network = snapshot.networks.get(network_id)
+    if network is None or not network.subnet:
+        return address
+    return f"{address}/{ip_network(network.subnet, strict=False).prefixlen}"
 
 
-def _status(service: Service, snapshot: Snapshot) -> Json:
-    tasks = [t for t in snapshot.tasks.values() if t.service == service.id]
-    running = sum(t.status.state is TaskState.RUNNING for t in tasks)
+def service_statuses(snapshot: Snapshot) -> dict[ServiceId, Json]:
+    """Return how many tasks of every service run, and how many should."""
+    running = Counter(
+        t.service for t in snapshot.tasks.values() if t.status.state is TaskState.RUNNING
+    )
+    desired = Counter(
+        t.service for t in snapshot.tasks.values() if t.desired_state is TaskState.RUNNING
+    )
     return {
-        "RunningTasks": running,
-        "DesiredTasks": _desired(service, tasks),
-        "CompletedTasks": 0,
+        service.id: {
+            "RunningTasks": running[service.id],
+            "DesiredTasks": (
+                service.spec.replicas
+                if service.spec.mode is ServiceMode.REPLICATED
+                else desired[service.id]
+            ),
+            "CompletedTasks": 0,
+        }
+        for service in snapshot.services.values()
     }
-
-
-def _desired(service: Service, tasks: list[Task]) -> int:
-    if service.spec.mode is ServiceMode.REPLICATED:
-        return service.spec.replicas
-    return sum(t.desired_state is TaskState.RUNNING for t in tasks)

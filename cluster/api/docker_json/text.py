@@ -12,6 +12,8 @@ NAME_LENGTH_MAX = 63
 """A DNS label's limit: a service's name is one."""
 _SERVICE_NAME = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9])*")
 """Swarm's rule (swarmkit controlapi/common.go), written so that it cannot backtrack."""
+_DNS_NAME = re.compile(r"[a-zA-Z0-9_](?:[-_.]*[A-Za-z0-9_])*")
+"""Names of hosts and aliases; underscores are common in compose files."""
 _NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
@@ -56,6 +58,12 @@ def check_network_name(name: str) -> None:
             f"invalid network name {name!r}: letters, digits, '_', '.' and '-', starting with a "
             f"letter or digit, at most {NAME_LENGTH_MAX} characters"
         )
+
+
+def check_dns_name(what: str, name: str) -> None:
+    """Raise Invalid for a name that DNS could not answer for."""
+    if len(name) > NAME_LENGTH_MAX or not _DNS_NAME.fullmatch(name):
+        raise Invalid(f"{what}: {name!r} is no host name of at most {NAME_LENGTH_MAX} characters")
 
 
 def signal_name(text: str) -> str:

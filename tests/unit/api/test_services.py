@@ -155,6 +155,8 @@ REFUSED = [
     (container(Env=["=x"]), 400, "no variable name"),
     (container(Env=["A={{.Node.ID}}"]), 501, "templates"),
     (container(Hostname="h-{{.Task.Slot}}"), 501, "templates"),
+    (container(Hostname="a b"), 400, "no host name"),
+    (_task(Networks=[{"Target": "shop", "Aliases": ["a b"]}]), 400, "no host name"),
     (container(Dir="tmp"), 400, "absolute path"),
     (container(Hosts=["extra 10.0.0.1"]), 400, "no IP address"),
     (container(StopSignal="SIGNOPE"), 400, "invalid stop signal"),
@@ -265,6 +267,11 @@ async def test_list_filters(api: Caller) -> None:
         assert len(await api.get("/services", filters=filters(**wanted))) == count, wanted
     assert len(await api.get("/services", filters='{"name":["webs"]}')) == 1
     await api.refused("GET", "/services", 400, filters='{"nome":["webs"]}')
+
+
+async def test_wishes_without_effect_are_told(api: Caller) -> None:
+    answer = await api.post("/services/create", service_spec(UpdateConfig={"Delay": 1}), 201)
+    assert answer["Warnings"] == ["UpdateConfig is kept, but has no effect yet"]
 
 
 async def test_delete(api: Caller) -> None:

@@ -103,6 +103,8 @@ async def test_only_managers_know_the_cluster(
     assert text.startswith('This node is not a swarm manager. Use "docker swarm init"')
     backend.set_membership(WORKER)
     assert "Worker nodes can't be used" in await outside.refused(method, path, 503)
+    backend.set_membership(Membership(LocalState.PENDING, NodeId("n2"), True))
+    assert "Manager is being prepared" in await outside.refused(method, path, 503)
     backend.set_membership(Membership(LocalState.LOCKED, NodeId("n2"), True))
     assert "docker swarm unlock" in await outside.refused(method, path, 503)
 

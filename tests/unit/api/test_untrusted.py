@@ -152,3 +152,9 @@ async def test_other_content_types_are_refused(api: Caller) -> None:
     async with api.client.post("/services/create", data={"Name": "x"}) as response:
         assert response.status == 400
         assert "Content-Type" in (await response.json())["message"]
+
+
+async def test_a_body_that_is_not_what_its_encoding_says(api: Caller) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    async with api.client.post("/services/create", data=b"{}", headers=headers) as response:
+        assert response.status == 400
