@@ -337,7 +337,7 @@ def _open(data: bytes, bytes_max: int, kinds: int) -> tuple[int, msgspec.Raw]:
 
 
 def _check_statuses(statuses: tuple[StatusReport, ...]) -> None:
-    if len(statuses) > STATUSES_MAX:
+    if not 1 <= len(statuses) <= STATUSES_MAX:
         raise MalformedMessage(f"{len(statuses)} statuses in one batch")
     for report in statuses:
         status = report.status

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -36,11 +37,13 @@ class StatusStats:
     waiting: int
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Submission:
     node: NodeId
     reports: Sequence[StatusReport]
     done: asyncio.Future[None]
+    is_waiting: bool = True
+    """Neither taken into a proposal, nor given up by who submitted it."""
 
 
 class StatusBatcher:
@@ -48,7 +51,9 @@ class StatusBatcher:
 
     def __init__(self, propose: Propose) -> None:
         self._propose = propose
-        self._waiting: list[_Submission] = []
+        self._queue: deque[_Submission] = deque()
+        self._waiting = 0
+        """Statuses in the queue."""
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -58,16 +63,15 @@ class StatusBatcher:
 
     async def submit(self, node: NodeId, reports: Sequence[StatusReport]) -> None:
         """Return when the statuses (<= STATUSES_MAX) are part of the replicated state."""
-        await self._room.wait()
+        while self._waiting >= WAITING_MAX:
+            await self._room.wait()
         submission = _Submission(node, reports, asyncio.get_running_loop().create_future())
-        self._waiting.append(submission)
-        self._look()
+        self._queue.append(submission)
+        self._count(len(reports))
         try:
             await submission.done
         finally:
-            if submission in self._waiting:
-                self._waiting.remove(submission)
-                self._look()
+            self._forget(submission)
 
     async def run(self) -> None:
         """Propose until cancelled."""
@@ -80,24 +84,30 @@ class StatusBatcher:
 
     def stats(self) -> StatusStats:
         """Return counters."""
-        return StatusStats(self._proposals, self._statuses, self._retries, self._count())
+        return StatusStats(self._proposals, self._statuses, self._retries, self._waiting)
 
-    def _count(self) -> int:
-        return sum(len(s.reports) for s in self._waiting)
-
-    def _look(self) -> None:
+    def _count(self, more: int) -> None:
+        self._waiting += more
         (self._wake.set if self._waiting else self._wake.clear)()
-        (self._room.set if self._count() < WAITING_MAX else self._room.clear)()
+        (self._room.set if self._waiting < WAITING_MAX else self._room.clear)()
+
+    def _forget(self, submission: _Submission) -> None:
+        if submission.is_waiting:
+            submission.is_waiting = False
+            self._count(-len(submission.reports))
 
     def _take(self) -> list[_Submission]:
         batch: list[_Submission] = []
         size = 0
-        while self._waiting and size + len(self._waiting[0].reports) <= STATUSES_MAX:
-            submission = self._waiting.pop(0)
-            size += len(submission.reports)
-            if not submission.done.cancelled():
-                batch.append(submission)
-        self._look()
+        while self._queue:
+            first = self._queue[0]
+            if first.is_waiting and size + len(first.reports) > STATUSES_MAX:
+                break
+            self._queue.popleft()
+            if first.is_waiting:
+                size += len(first.reports)
+                self._forget(first)
+                batch.append(first)
         return batch
 
     async def _commit(self, batch: Sequence[_Submission]) -> None:

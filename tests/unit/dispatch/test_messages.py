@@ -146,6 +146,7 @@ def batch(*statuses: TaskStatus) -> StatusBatch:
 
 
 REFUSED: list[NodeMessage] = [
+    batch(),
     batch(*[status()] * (STATUSES_MAX + 1)),
     batch(status(state=TaskState.ASSIGNED)),
     batch(status(state=TaskState.ORPHANED)),

@@ -326,12 +326,13 @@ async def test_a_node_that_knows_more_waits_for_this_manager_to_catch_up(served:
 
 async def test_nonsense_ends_the_session(served: Served) -> None:
     node = await served.new_node()
+    status = StatusReport(TaskId("t1"), TaskStatus(TaskState.RUNNING, NOW))
     cases: list[list[bytes]] = [
         [b"junk"],
         [encode(Heartbeat(1))],
         [encode(Hello(REGISTRATION)), b"junk"],
         [encode(Hello(REGISTRATION)), encode(Hello(REGISTRATION))],
-        [encode(Hello(REGISTRATION)), *[encode(StatusBatch(1, ()))] * 2],
+        [encode(Hello(REGISTRATION)), *[encode(StatusBatch(1, (status,)))] * 2],
     ]
     served.has_quorum = False
     for messages in cases:
