@@ -29,6 +29,8 @@ from cluster.dispatch.requests import (
 )
 from cluster.model.errors import ERRORS, Invalid, Unavailable
 
+HttpSession = aiohttp.ClientSession
+"""A client of managers, from `http_session`; only this module knows what it is."""
 CONNECT_S = 2.0
 """TCP and TLS together. Short, because there are other managers to ask."""
 REQUEST_S = 10.0
@@ -41,7 +43,7 @@ class NotThatManager(Unavailable):
 
 
 @asynccontextmanager
-async def http_session() -> AsyncGenerator[aiohttp.ClientSession]:
+async def http_session() -> AsyncGenerator[HttpSession]:
     """Lend a client; every request has a connection of its own, with the current certificate."""
     connector = aiohttp.TCPConnector(force_close=True, limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
@@ -49,7 +51,7 @@ async def http_session() -> AsyncGenerator[aiohttp.ClientSession]:
 
 
 async def call(
-    session: aiohttp.ClientSession,
+    session: HttpSession,
     address: str,
     path: str,
     *,
@@ -86,7 +88,7 @@ async def call(
 
 
 async def connect(
-    session: aiohttp.ClientSession,
+    session: HttpSession,
     address: str,
     path: str,
     *,

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import aiohttp
-
 from cluster.ca.certificates import (
     CertificateError,
     CertificateRequest,
@@ -25,7 +23,7 @@ from cluster.ca.certificates import (
 from cluster.ca.files import Credentials
 from cluster.ca.tls import joining_context, pinning_context
 from cluster.ca.tokens import JoinToken, parse_token_untrusted
-from cluster.dispatch.calls import NotThatManager, call, http_session
+from cluster.dispatch.calls import HttpSession, NotThatManager, call, http_session
 from cluster.dispatch.messages import MalformedMessage, Registration
 from cluster.dispatch.requests import (
     CA_PATH,
@@ -92,7 +90,7 @@ def with_port(address: str) -> str:
 
 
 async def _join_at(
-    session: aiohttp.ClientSession, address: str, token: JoinToken, wish: JoinRequest
+    session: HttpSession, address: str, token: JoinToken, wish: JoinRequest
 ) -> JoinResponse:
     fetched = await call(session, address, CA_PATH, context=pinning_context())
     ca = _pinned(address, fetched, token)

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-import aiohttp
-
 from cluster.ca.tls import TlsContexts
-from cluster.dispatch.calls import call, connect
+from cluster.dispatch.calls import HttpSession, call, connect
 from cluster.dispatch.channel import Channel, ChannelClosed, CloseCode
 from cluster.dispatch.logs import LogPages
 from cluster.dispatch.messages import (
@@ -47,7 +45,7 @@ RAFT_JOIN_S = 30.0
 class Peers:
     """Asks managers over mutual TLS."""
 
-    def __init__(self, session: aiohttp.ClientSession, contexts: TlsContexts) -> None:
+    def __init__(self, session: HttpSession, contexts: TlsContexts) -> None:
         """session: from `calls.http_session`."""
         self._session = session
         self._contexts = contexts
