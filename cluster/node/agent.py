@@ -25,11 +25,13 @@ from cluster.dispatch.peers import Peers
 from cluster.dispatch.session import managers_in
 from cluster.model.assignment import Assignment, ClusterInfo
 from cluster.model.cluster import KeyState
+from cluster.model.errors import NotFound
 from cluster.model.ids import NodeId, TaskId
 from cluster.model.node import NodeDescription, NodeState
 from cluster.model.task import TaskStatus
 from cluster.node.config import NodeConfig, Profile
 from cluster.node.state_file import MembershipRecord
+from cluster.runtime.base import RuntimeFailure
 from cluster.runtime.process import ProcessRuntime
 from dataplane.dns.resolv_conf import parse_upstreams
 from dataplane.dns.server import DnsServer, open_listening_sockets
@@ -187,10 +189,14 @@ class Agent:
         lines = self.runtime.logs(
             task, follow=options.follow, tail=options.tail, since_ns=options.since_ns
         )
-        async for line in lines:
-            stream = LogStream(line.stream.value)
-            if stream in wanted:
-                yield LogRecord(task, stream, line.written_at_ns, line.data)
+        try:
+            async with contextlib.aclosing(lines):
+                async for line in lines:
+                    stream = LogStream(line.stream.value)
+                    if stream in wanted:
+                        yield LogRecord(task, stream, line.written_at_ns, line.data)
+        except RuntimeFailure as error:
+            raise NotFound(f"no output of task {task}: {error}") from error
 
     # Inside.
 

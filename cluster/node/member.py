@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
+from cluster.ca.certificates import PeerIdentity
 from cluster.ca.files import CertificateDirectory
 from cluster.ca.renewal import keep_renewed
 from cluster.ca.tls import TlsContexts, tls_contexts
 from cluster.dispatch.calls import http_session
 from cluster.dispatch.messages import ManagerAddress
 from cluster.dispatch.peers import Peers
-from cluster.model.errors import ClusterError, Unavailable
+from cluster.model.errors import ClusterError
 from cluster.model.ids import NodeId
 from cluster.model.node import NodeDescription, Role
 from cluster.node import state_file
@@ -86,7 +87,7 @@ class Member:
                 )
                 group.create_task(self._manage(self.manager))
             group.create_task(self.agent.run())
-            group.create_task(self._keep_certificate(peers, contexts, identity.role))
+            group.create_task(self._keep_certificate(peers, contexts, identity))
             self._started.set()
 
     @property
@@ -123,16 +124,20 @@ class Member:
             if self.record.is_joining_raft:
                 self._remember(replace(self.record, is_joining_raft=False))
 
-    async def _keep_certificate(self, peers: Peers, contexts: TlsContexts, role: Role) -> None:
+    async def _keep_certificate(
+        self, peers: Peers, contexts: TlsContexts, identity: PeerIdentity
+    ) -> None:
         async def renew(csr: bytes) -> bytes:
-            managers = [ManagerAddress(n, a) for n, a in self.record.managers]
-            if not managers:
-                raise Unavailable("no manager is known")
-            return await peers.renew(managers, csr)
+            manager = self.manager
+            # A manager is its own authority: a cluster that was off until all certificates had
+            # expired can ask nobody else.
+            if manager is not None and manager.replica.snapshot().cluster is not None:
+                return await manager.admission.renew(identity, csr)
+            return await peers.renew([ManagerAddress(n, a) for n, a in self.record.managers], csr)
 
         await keep_renewed(
             self._certificates,
-            wished_role=lambda: role,
+            wished_role=lambda: identity.role,
             changed=asyncio.Event(),
             renew=renew,
             on_renewed=lambda _: contexts.reload(self._certificates),

@@ -7,7 +7,7 @@ again after a restart.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -132,7 +132,7 @@ class Runtime(Protocol):
 
     def logs(
         self, task_id: str, *, follow: bool, tail: int | None, since_ns: int
-    ) -> AsyncIterator[LogLine]:
+    ) -> AsyncGenerator[LogLine]:
         """Yield what the task wrote, oldest first; `tail`: only the last so many lines, None: all.
 
         With `follow`, go on until the task ends. Bounded: old output was rotated away.

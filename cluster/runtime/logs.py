@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,7 +32,7 @@ async def read_logs(
     follow: bool,
     tail: int | None,
     since_ns: int,
-) -> AsyncIterator[LogLine]:
+) -> AsyncGenerator[LogLine]:
     """Yield the lines kept in `directory` as `Runtime.logs` says; `is_ended`: no more will come."""
     reader = LogReader(directory)
     try:
@@ -55,7 +55,7 @@ async def read_logs(
         reader.close()
 
 
-async def _read_available(reader: LogReader, since_ns: int) -> AsyncIterator[LogLine]:
+async def _read_available(reader: LogReader, since_ns: int) -> AsyncGenerator[LogLine]:
     while lines := reader.read():
         for line in lines:
             if line.written_at_ns >= since_ns:

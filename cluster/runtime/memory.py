@@ -16,7 +16,7 @@ import shlex
 import signal as signals
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,7 +119,7 @@ class MemoryRuntime:
 
     async def logs(
         self, task_id: str, *, follow: bool, tail: int | None, since_ns: int
-    ) -> AsyncIterator[LogLine]:
+    ) -> AsyncGenerator[LogLine]:
         """See `Runtime.logs`."""
         task = self._tasks.get(task_id)
         if task is None:

@@ -20,7 +20,7 @@ import os
 import shutil
 import signal
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from cluster.runtime import prepare, supervisor
@@ -129,7 +129,7 @@ class ProcessRuntime:
 
     def logs(
         self, task_id: str, *, follow: bool, tail: int | None, since_ns: int
-    ) -> AsyncIterator[LogLine]:
+    ) -> AsyncGenerator[LogLine]:
         """See `Runtime.logs`."""
         directory = self._task_directory(task_id)
         return read_logs(

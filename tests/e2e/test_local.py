@@ -50,7 +50,10 @@ def get(connection: socket.socket) -> dict[str, str]:
     data = b""
     while chunk := connection.recv(65536):
         data += chunk
-    answer: dict[str, str] = json.loads(data.partition(b"\r\n\r\n")[2])
+    body = data.partition(b"\r\n\r\n")[2]
+    if not body:
+        raise ConnectionError("no answer")
+    answer: dict[str, str] = json.loads(body)
     return answer
 
 
