@@ -227,9 +227,10 @@ class RaftCore:
         before = self._wal.last_index, self._wal.commit_index
         connected = {node_id for node_id in self._nodes if self._wire.is_connected(node_id)}
         self._engine.set_connected(n for n in connected if not self._is_congested(n))
-        self._engine.tick()
         if self.is_leader:
             self._voting.step_leader(self._nodes, connected)
+        self._engine.tick()
+        if self.is_leader:
             if (self._wal.last_index, self._wal.commit_index) != before:
                 self._engine.send_append_entries()
             self._step_reads()

@@ -42,7 +42,7 @@ from cluster.consensus.messages import (
     RequestKind,
 )
 from cluster.consensus.proposals import Proposals
-from cluster.consensus.requests import Requests
+from cluster.consensus.requests import Requests, fail_stopped
 from cluster.consensus.sessions import Sessions, StateMachine
 from cluster.consensus.snapshots import SnapshotStore
 from cluster.consensus.transport import Mesh, MeshStats
@@ -67,6 +67,8 @@ class NodeStats:
     is_leader: bool
     leader_id: str | None
     members: int
+    disk_id: str
+    """Of this manager's log: a member is known by it, so an emptied disk is another member."""
     core: CoreStats
     mesh: MeshStats
 
@@ -207,6 +209,7 @@ class RaftNode:
             is_leader=self.is_leader,
             leader_id=self.leader_id,
             members=len(self._core.roster.members),
+            disk_id=self._wal.identity.disk_id,
             core=self._core.stats(),
             mesh=self._mesh.stats(),
         )
@@ -396,3 +399,5 @@ class RaftNode:
         self._driver.stop()
         self._wal.close()
         self._requests.stop()
+        for _, _, future in self._waiting_to_apply:
+            fail_stopped(future)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from cluster.consensus.core import RaftCore
 from cluster.consensus.driver import Driver
@@ -18,6 +19,7 @@ from cluster.consensus.messages import Answer, AnswerStatus, Request, RequestKin
 from cluster.consensus.ports import Fate
 from cluster.consensus.sessions import Outcome
 from cluster.consensus.transport import Mesh
+from cluster.model.errors import Unavailable
 
 _ASK_AGAIN_S = 2.0
 """An answer that takes longer was lost with its session, or waits for a majority that is not there;
@@ -80,11 +82,11 @@ class Requests:
                 future.set_result(None)
 
     def stop(self) -> None:
-        """Answer nobody any more."""
-        for _, future in self._asked.values():
-            future.cancel()
-        for waiting in self._changed:
-            waiting.cancel()
+        """Let nobody wait any more: this manager has stopped."""
+        for _, asked in self._asked.values():
+            fail_stopped(asked)
+        for changed in self._changed:
+            fail_stopped(changed)
 
     def session_changed(self, node_id: str) -> None:
         """Have what was asked of this peer asked again; its answers may be lost."""
@@ -182,6 +184,12 @@ class Requests:
         asked = self._asked.pop(number, None)
         if asked is not None and not asked[1].done():
             asked[1].set_result(answer)
+
+
+def fail_stopped(future: asyncio.Future[Any]) -> None:
+    """Tell whoever waits that this manager has stopped."""
+    if not future.done():
+        future.set_exception(Unavailable("consensus has stopped on this manager"))
 
 
 def _again_s(kind: RequestKind) -> float:

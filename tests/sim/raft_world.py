@@ -71,7 +71,7 @@ class Ledger:
 
     commands: list[bytes] = field(default_factory=list[bytes])
 
-    def apply(self, index: int, command: bytes) -> bytes:
+    def apply(self, index: int, command: bytes) -> bytes:  # noqa: ARG002
         """Keep it; the answer is its place."""
         self.commands.append(command)
         return b"%d" % len(self.commands)
@@ -127,7 +127,7 @@ class SimNode:
         )
         self.checked_index = self.core.applied_index
         self.checked_commit = self.wal.commit_index
-        self.checked_members = set(self.core.members)
+        self.checked_members = set(self.core.roster.members)
 
     def holds_durably(self, entry: Entry) -> bool:
         """Tell whether a power loss now would leave an entry here."""
@@ -256,7 +256,7 @@ class Checker:
             self._check_leader(node)
             self._check_quorum(node)
         node.checked_commit = wal.commit_index
-        node.checked_members = set(core.members)
+        node.checked_members = set(core.roster.members)
         applied = core.applied_index
         for index in range(max(node.checked_index + 1, wal.first_index + 1), applied + 1):
             entry = wal.entry(index)
@@ -264,9 +264,9 @@ class Checker:
             if known != entry:
                 raise Violation(f"{node.node_id} applies {entry}, {who} applied {known}")
         node.checked_index = applied
-        expected = effective_members(core.applied_members, wal.entries_from(applied + 1))
-        if core.members != expected:
-            raise Violation(f"{node.node_id} has members {core.members}, not {expected}")
+        expected = effective_members(core.roster.applied, wal.entries_from(applied + 1))
+        if core.roster.members != expected:
+            raise Violation(f"{node.node_id} has members {core.roster.members}, not {expected}")
 
     def check_message(self, node: SimNode, message: EngineMessage) -> None:
         """Check a message before it leaves."""
@@ -291,7 +291,7 @@ class Checker:
             holders = {i for i, life in self.last_lives.items() if life.holds_durably(entry)}
             if not any(
                 2 * len(holders & members) > len(members)
-                for members in (set(core.members), node.checked_members)
+                for members in (set(core.roster.members), node.checked_members)
             ):
                 raise Violation(f"{node.node_id} commits {entry}, which only {holders} hold")
 
@@ -538,7 +538,7 @@ class World:
             (a, b)
             for a in self.names
             for b in self.names
-            if a in chosen and b not in chosen or not only_out and b in chosen and a not in chosen
+            if (a in chosen) != (b in chosen) and (a in chosen or not only_out)
         }
         self._blocked |= pairs
         for a, b in sorted(pairs):
@@ -576,7 +576,7 @@ class World:
         if not leaders:
             return
         leader = self.rng.choice(leaders)
-        members = leader.core.members
+        members = leader.core.roster.members
         outside = [n for n in self.names if n not in members]
         if outside and self.rng.random() < 0.6:
             self._add(leader, self.rng.choice(outside))
@@ -592,13 +592,13 @@ class World:
 
     def _add(self, leader: SimNode, node_id: str) -> None:
         joiner = self.nodes.get(node_id)
-        if joiner is not None and joiner.core.members:
+        if joiner is not None and joiner.core.roster.members:
             return  # a member that does not know yet that it was removed
         if joiner is None:
             if node_id in self.disks and node_id not in self.removed:
                 return
             self.removed.discard(node_id)
-            addresses = {i: m.address for i, m in leader.core.members.items()}
+            addresses = {i: m.address for i, m in leader.core.roster.members.items()}
             self.boot(node_id, Join(addresses))
             joiner = self.nodes.get(node_id)
         if joiner is None:
@@ -612,7 +612,7 @@ class World:
         leader.kick()
 
     def _on_removed(self, node_id: str, fate: Fate) -> None:
-        """The removed manager's machine is wiped; with a new disk it may join again."""
+        """Wipe the removed manager's machine; with a new disk it may join again."""
         self._count(f"remove {fate.value}")
         if fate is Fate.APPLIED:
             self.removed.add(node_id)
@@ -680,7 +680,7 @@ class World:
 
     def _is_voter(self, node_id: str) -> bool:
         node = self.nodes.get(node_id)
-        return node is not None and node_id in node.core.applied_members
+        return node is not None and node_id in node.core.roster.applied
 
     def _heal(self) -> None:
         self.is_quiet = True
@@ -705,7 +705,7 @@ class World:
         end = leader.wal.last_index
         return leader.core.applied_index == end and all(
             node_id in self.nodes and self.nodes[node_id].core.applied_index == end
-            for node_id in leader.core.members
+            for node_id in leader.core.roster.members
         )
 
     def _describe(self) -> str:
@@ -714,7 +714,7 @@ class World:
             core = node.core
             lines.append(
                 f"{node.node_id} leader={core.leader_id} {core.stats()}"
-                f" members={sorted(core.members)} sessions={sorted(node.epochs)}"
+                f" members={sorted(core.roster.members)} sessions={sorted(node.epochs)}"
             )
         return "\n".join(lines)
 
@@ -728,6 +728,6 @@ class World:
         lost = self.acknowledged.keys() - set(final)
         if lost:
             raise Violation(f"{len(lost)} acknowledged commands are lost, {min(lost)!r} first")
-        for node_id in leader.core.members:
+        for node_id in leader.core.roster.members:
             if self.nodes[node_id].ledger.commands != final:
                 raise Violation(f"{node_id} has another state than {leader.node_id}")

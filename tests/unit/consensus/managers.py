@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,8 +50,8 @@ class Manager:
     node: RaftNode
     machine: Register
     address: Address
-    task: asyncio.Task[None]
     server: asyncio.Server
+    task: asyncio.Task[None] | None = None
 
 
 class Cluster:
@@ -63,6 +64,7 @@ class Cluster:
         self.certificates: dict[str, Path] = {}
         self.running: dict[str, Manager] = {}
         self.addresses: dict[str, Address] = {}
+        self.disks: dict[str, str] = {}
 
     async def start(
         self,
@@ -71,43 +73,46 @@ class Cluster:
         founding: Founding | None,
         *,
         directory: Path | Directory | None = None,
-        port: int = 0,
+        run: Callable[[Manager], Coroutine[None, None, None]] | None = None,
     ) -> Manager:
         """Start a manager."""
         certificate = self.certificates.setdefault(node_id, self.authority.issue(node_id))
-        factory: list[Callable[[], asyncio.Protocol]] = []
-        server = await asyncio.get_running_loop().create_server(
-            lambda: factory[0](),
-            "127.0.0.1",
-            port,
-            ssl=server_context(self.authority, certificate),
-        )
-        address: Address = ("127.0.0.1", server.sockets[0].getsockname()[1])
         context: ssl.SSLContext = client_context(self.authority, certificate)
         machine = Register()
-        node = RaftNode(
-            node_id=node_id,
-            cluster_id=CLUSTER,
-            directory=directory or self.path / node_id,
-            address=address,
-            machine=machine,
-            client_context=lambda: context,
-            data_key=KEY,
-            founding=founding,
-            config=self.config,
-        )
-        factory.append(node.protocol_factory)
-        manager = Manager(node, machine, address, group.create_task(node.run()), server)
+        with ExitStack() as unless_started:
+            listener = unless_started.enter_context(socket.create_server(("127.0.0.1", 0)))
+            address: Address = ("127.0.0.1", listener.getsockname()[1])
+            node = RaftNode(
+                node_id=node_id,
+                cluster_id=CLUSTER,
+                directory=directory or self.path / node_id,
+                address=address,
+                machine=machine,
+                client_context=lambda: context,
+                data_key=KEY,
+                founding=founding,
+                config=self.config,
+            )
+            server = await asyncio.get_running_loop().create_server(
+                node.protocol_factory,
+                sock=listener,
+                ssl=server_context(self.authority, certificate),
+            )
+            unless_started.pop_all()
+        manager = Manager(node, machine, address, server)
+        manager.task = group.create_task(run(manager) if run else node.run())
         self.running[node_id] = manager
         self.addresses[node_id] = address
+        self.disks[node_id] = node.stats().disk_id
         return manager
 
     async def stop(self, node_id: str) -> None:
         """End a manager without warning."""
         manager = self.running.pop(node_id)
-        manager.task.cancel()
         manager.server.close()
-        await asyncio.wait([manager.task])
+        if manager.task is not None:
+            manager.task.cancel()
+            await asyncio.wait([manager.task])
 
     async def grow(self, group: asyncio.TaskGroup, size: int) -> list[Manager]:
         """Start `n0` to `n<size - 1>` as one cluster."""
@@ -129,10 +134,12 @@ async def running(
     """Run a cluster of `size` managers; stop all of it at the end."""
     cluster = Cluster(path, config=config)
     async with asyncio.TaskGroup() as group:
-        await cluster.grow(group, size)
-        yield cluster, group
-        for node_id in list(cluster.running):
-            await cluster.stop(node_id)
+        try:
+            await cluster.grow(group, size)
+            yield cluster, group
+        finally:
+            for node_id in list(cluster.running):
+                await cluster.stop(node_id)
 
 
 async def until(condition: Callable[[], bool], *, timeout_s: float = 5.0) -> None:
