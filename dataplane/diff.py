@@ -264,7 +264,7 @@ def _rules(found: NodeState, wanted: NodeState) -> list[Operation]:
 
 def _flows(found: NodeState, wanted: NodeState) -> list[Operation]:
     forgotten: list[Operation] = []
-    gone = _endpoints(found) - _endpoints(wanted)
+    gone = _gone_endpoints(found, wanted)
     for name, sandbox in wanted.sandboxes.items():
         before = found.sandboxes.get(name)
         if before is None:
@@ -285,18 +285,30 @@ def _flows(found: NodeState, wanted: NodeState) -> list[Operation]:
     return forgotten
 
 
-def _endpoints(state: NodeState) -> set[tuple[str, IPv4Address]]:
-    """Return network and address of every endpoint that exists, here or elsewhere."""
-    found = {
+def _gone_endpoints(found: NodeState, wanted: NodeState) -> set[tuple[str, IPv4Address]]:
+    """Return network and address of the endpoints that no node has any more."""
+    gone = _local_endpoints(found) - _local_endpoints(wanted)
+    for name, network in found.networks.items():
+        kept = wanted.networks.get(name, NetworkState(None)).remotes
+        gone |= {(name, remote.address) for remote in network.remotes - kept}
+    if not gone:
+        return gone
+    # What only moved to another node is not gone.
+    remotes = {
         (name, remote.address)
-        for name, network in state.networks.items()
+        for name, network in wanted.networks.items()
         for remote in network.remotes
     }
-    for sandbox in state.sandboxes.values():
-        for interface in sandbox.interfaces.values():
-            if isinstance(interface, Port):
-                found.add((interface.network, interface.address))
-    return found
+    return gone - remotes - _local_endpoints(wanted)
+
+
+def _local_endpoints(state: NodeState) -> set[tuple[str, IPv4Address]]:
+    return {
+        (interface.network, interface.address)
+        for sandbox in state.sandboxes.values()
+        for interface in sandbox.interfaces.values()
+        if isinstance(interface, Port)
+    }
 
 
 def _datagram_flows(

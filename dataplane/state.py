@@ -109,17 +109,21 @@ class NodeState:
     """As found: None when there are none, or others than wanted."""
 
 
-def wanted_state(plan: NodePlan, uplink_mtu: int = OVERLAY_MTU) -> NodeState:
+def wanted_state(
+    plan: NodePlan, uplink_mtu: int = OVERLAY_MTU, previous: NodeState | None = None
+) -> NodeState:
     """Return what the node must hold to match `plan`.
 
-    uplink_mtu: MTU in bytes of the uplinks and the ingress tunnel.
+    uplink_mtu: MTU in bytes of the uplinks and the ingress tunnel. previous: a state whose equal
+    parts are shared, so that comparing the two is quick.
     """
     underlay = plan.underlay
     if underlay is None:
         return NodeState()
     base = Base(underlay.index, underlay.address, underlay.vxlan_port, uplink_mtu)
     networks = {network.id: network for network in plan.networks}
-    services = _ServicesByNetworks(networks)
+    known = NodeState() if previous is None else previous
+    services = _ServicesByNetworks(networks, known)
     peers = frozenset(peer for peer in plan.peers if peer.index != underlay.index)
     return NodeState(
         base=base,
@@ -127,7 +131,7 @@ def wanted_state(plan: NodePlan, uplink_mtu: int = OVERLAY_MTU) -> NodeState:
         networks={
             network.id: NetworkState(
                 Segment(network.vni, network.mtu, underlay.address, underlay.vxlan_port),
-                frozenset(network.remotes),
+                _shared_remotes(network, known),
             )
             for network in plan.networks
         },
@@ -146,18 +150,28 @@ def wanted_state(plan: NodePlan, uplink_mtu: int = OVERLAY_MTU) -> NodeState:
 class _ServicesByNetworks:
     """Joins the services of a sandbox's networks, once for all sandboxes on the same ones."""
 
-    def __init__(self, networks: Mapping[str, Network]) -> None:
+    def __init__(self, networks: Mapping[str, Network], previous: NodeState) -> None:
         self._networks = networks
+        self._previous = previous.sandboxes
         self._known: dict[tuple[str, ...], tuple[VirtualService, ...]] = {}
 
     def of(self, sandbox: Sandbox) -> tuple[VirtualService, ...]:
         """Return the services that `sandbox` may reach by virtual address."""
         key = tuple(interface.network for interface in sandbox.interfaces)
         if key not in self._known:
-            self._known[key] = tuple(
+            services = tuple(
                 service for network in key for service in self._networks[network].services
             )
+            before = self._previous.get(sandbox.id)
+            is_equal = before is not None and before.services == services
+            self._known[key] = (before.services or ()) if before and is_equal else services
         return self._known[key]
+
+
+def _shared_remotes(network: Network, previous: NodeState) -> frozenset[RemoteEndpoint]:
+    remotes = frozenset(network.remotes)
+    before = previous.networks.get(network.id)
+    return before.remotes if before is not None and before.remotes == remotes else remotes
 
 
 def _interfaces(

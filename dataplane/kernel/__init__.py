@@ -18,6 +18,7 @@ Modules:
     perform: operations to the modules that perform them
     preflight: what this machine lacks
     rtnetlink: requests about links, addresses, routes, rules and neighbours
+    rule_writer: writing firewall tables
     sandboxes: operations on sandboxes
     vip_rules: a sandbox's firewall table as text
 """

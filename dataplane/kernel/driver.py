@@ -91,7 +91,7 @@ class KernelDriver:
         with self._running:
             started = time.perf_counter()
             performer = self._prepare()
-            wanted = wanted_state(plan, self._uplink_mtu(plan))
+            wanted = wanted_state(plan, self._uplink_mtu(plan), self._state)
             found, self._state = self._state, None
             removed, is_observed = 0, found is None
             if found is None:

@@ -16,7 +16,7 @@ Source: nft(8); architecture, walk ii.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from dataplane.addressing import gateway_address, gateway_subnet, ingress_address, ingress_mac
@@ -29,7 +29,7 @@ from dataplane.kernel.names import (
     MARK_MASK,
     TABLE,
 )
-from dataplane.plan import Peer, PublishedPort
+from dataplane.plan import Peer
 from dataplane.state import IngressRules
 
 TABLE_NAME = f"ip {TABLE}"
@@ -54,60 +54,66 @@ PROBE = (
 """To be checked, not applied: passes where the kernel has an egress hook."""
 
 
-def targets(ports: Sequence[PublishedPort]) -> tuple[nft.Target, ...]:
-    """Return what the node balances."""
-    return tuple(
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What the node's tables hold for some rules."""
+
+    rules: IngressRules
+    has_egress_hook: bool
+    targets: tuple[nft.Target, ...]
+    digest: str
+
+
+def render(rules: IngressRules, *, has_egress_hook: bool) -> Rendered:
+    """Return what the node's tables hold for these rules."""
+    targets = tuple(
         nft.Target(
             chain=f"port_{port.protocol}_{port.port}",
             key=f"{port.protocol} . {port.port}",
             match=f"meta l4proto {port.protocol} ",
             backends=tuple(f"{b.address} . {b.port}" for b in port.backends),
         )
-        for port in ports
+        for port in rules.ports
     )
-
-
-def digest(rules: IngressRules, *, has_egress_hook: bool) -> str:
-    """Return the name of what both tables hold."""
     base = rules.base
-    return nft.digest(
+    digest = nft.digest(
         (
             f"{base.index} {base.address} {base.port} {has_egress_hook}",
             *(f"{peer.index} {peer.address}" for peer in _sorted(rules.peers)),
-            *nft.describe(targets(rules.ports)),
+            *nft.describe(targets),
         )
     )
+    return Rendered(rules, has_egress_hook, targets, digest)
 
 
-def full(rules: IngressRules, rotation: int, *, has_egress_hook: bool) -> str:
+def full(rendered: Rendered, rotation: int) -> str:
     """Return the commands that make both tables so, whatever they were."""
-    generation = nft.generation_chain(digest(rules, has_egress_hook=has_egress_hook))
+    rules, has_hook = rendered.rules, rendered.has_egress_hook
     table = nft.replace_table(
         TABLE_NAME,
         [
-            *nft.chain_block(generation, []),
+            *nft.chain_block(nft.generation_chain(rendered.digest), []),
             *nft.set_block("nodes", "ipv4_addr", _nodes(rules)),
-            *nft.balancer_blocks(_BALANCER, targets(rules.ports), rotation),
-            *_hooks(rules, has_egress_hook=has_egress_hook),
+            *nft.balancer_blocks(_BALANCER, rendered.targets, rotation),
+            *_hooks(rules, has_egress_hook=has_hook),
         ],
     )
-    if not has_egress_hook:
+    if not has_hook:
         return table
     hook = f"type filter hook egress device {_TUNNEL} priority 0"
     egress = nft.chain_block("egress_mac", _egress(rules.peers), hook)
     return table + nft.replace_table(EGRESS_TABLE_NAME, egress)
 
 
-def delta(
-    before: IngressRules, after: IngressRules, rotation: int, *, has_egress_hook: bool
-) -> str:
+def delta(before: Rendered, after: Rendered, rotation: int) -> str:
     """Return the commands that lead from one to the other; both have the same base."""
-    old = nft.generation_chain(digest(before, has_egress_hook=has_egress_hook))
-    new = nft.generation_chain(digest(after, has_egress_hook=has_egress_hook))
-    commands = [f"delete chain {TABLE_NAME} {old}", f"add chain {TABLE_NAME} {new}"]
-    if before.peers != after.peers:
-        commands.extend(_changed_peers(before, after, has_egress_hook=has_egress_hook))
-    commands.extend(nft.changes(_BALANCER, targets(before.ports), targets(after.ports), rotation))
+    commands = [
+        f"delete chain {TABLE_NAME} {nft.generation_chain(before.digest)}",
+        f"add chain {TABLE_NAME} {nft.generation_chain(after.digest)}",
+    ]
+    if before.rules.peers != after.rules.peers:
+        commands.extend(_changed_peers(before.rules, after))
+    commands.extend(nft.changes(_BALANCER, before.targets, after.targets, rotation))
     return "\n".join(commands) + "\n"
 
 
@@ -215,14 +221,13 @@ def _egress(peers: frozenset[Peer]) -> list[str]:
     return [f"meta mark {_IS_MARKED} {rewrite} meta mark set 0"]
 
 
-def _changed_peers(
-    before: IngressRules, after: IngressRules, *, has_egress_hook: bool
-) -> list[str]:
+def _changed_peers(before: IngressRules, rendered: Rendered) -> list[str]:
+    after = rendered.rules
     tables = [
         (TABLE_NAME, "prerouting_raw", _raw(after)),
         (TABLE_NAME, "prerouting_mark", _mark(after)),
     ]
-    if has_egress_hook:
+    if rendered.has_egress_hook:
         tables.append((EGRESS_TABLE_NAME, "egress_mac", _egress(after.peers)))
     commands: list[str] = []
     for table, chain, rules in tables:

@@ -25,8 +25,6 @@ T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 _MS_BIND = 4096
 _MNT_DETACH = 2
-_THREADS_MAX = 8
-"""How many namespaces `run_in_each` works in at a time."""
 _OWN = "/proc/thread-self/ns/net"
 
 
@@ -85,7 +83,9 @@ def run_in_namespace(path: Path | None, function: Callable[[], T]) -> T:
     return _in_thread(entered)
 
 
-def run_in_each(paths: Iterable[Path], function: Callable[[Path], None]) -> dict[Path, Exception]:
+def run_in_each(
+    paths: Iterable[Path], function: Callable[[Path], None], threads_max: int
+) -> dict[Path, Exception]:
     """Run `function(path)` in each namespace, several at a time; return the errors by path.
 
     For work that mostly waits in the kernel: a firewall change waits for a grace period.
@@ -100,10 +100,10 @@ def run_in_each(paths: Iterable[Path], function: Callable[[Path], None]) -> dict
             errors[path] = error
 
     todo = list(paths)
-    for start in range(0, len(todo), _THREADS_MAX):
+    for start in range(0, len(todo), threads_max):
         threads = [
             threading.Thread(target=body, args=(path,), name="netns", daemon=True)
-            for path in todo[start : start + _THREADS_MAX]
+            for path in todo[start : start + threads_max]
         ]
         for thread in threads:
             thread.start()

@@ -18,7 +18,7 @@ from dataplane.addressing import (
     ingress_address,
     ingress_mac,
 )
-from dataplane.diff import AddPeers, SetRules
+from dataplane.diff import AddPeers
 from dataplane.kernel import ingress_rules, inventory
 from dataplane.kernel import rtnetlink as rt
 from dataplane.kernel.channel import Channel
@@ -35,7 +35,7 @@ from dataplane.kernel.names import (
 )
 from dataplane.kernel.netlink import Message
 from dataplane.kernel.netns import write_sysctl
-from dataplane.kernel.nftables import Nft, NftError
+from dataplane.kernel.nftables import Nft
 from dataplane.plan import Peer
 from dataplane.state import Base
 
@@ -198,17 +198,3 @@ def drop_peers(peers: Iterable[Peer]) -> None:
         messages.append(rt.remove_route(_EVERYWHERE, index=device, table=table))
     with Channel() as channel:
         channel.request(*messages, ignore=_GONE)
-
-
-def set_rules(nft: Nft, operation: SetRules, rotation: int, *, has_egress_hook: bool) -> None:
-    """Perform `SetRules`: the difference, or everything when that is refused."""
-    before, after = operation.before, operation.after
-    everything = ingress_rules.full(after, rotation, has_egress_hook=has_egress_hook)
-    if before is None or before.base != after.base:
-        nft.run(everything)
-        return
-    try:
-        nft.run(ingress_rules.delta(before, after, rotation, has_egress_hook=has_egress_hook))
-    except NftError:
-        # Somebody changed the tables (`nft flush ruleset`): then they are not what we think.
-        nft.run(everything)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -24,7 +25,7 @@ from dataplane.addressing import (
 from dataplane.kernel import ingress_rules, inventory, names, nft, vip_rules
 from dataplane.kernel import rtnetlink as rt
 from dataplane.kernel.channel import NETLINK_NETFILTER, Channel
-from dataplane.kernel.netns import is_namespace, run_in_namespace
+from dataplane.kernel.netns import run_in_namespace
 from dataplane.kernel.node import RETURN_ADDRESS, is_ingress_device
 from dataplane.plan import Peer, RemoteEndpoint, VirtualService
 from dataplane.state import (
@@ -40,6 +41,7 @@ from dataplane.state import (
 _NOWHERE = IPv4Address(0)
 _BROKEN = Port("", _NOWHERE, 0, "", 0)
 _BROKEN_BASE = Base(0, _NOWHERE, 0, 0)
+_NFPROTO_NETDEV = 5
 _EVERYWHERE = IPv4Network("0.0.0.0/0")
 
 
@@ -59,42 +61,46 @@ class _View:
         return (int(socket.AF_INET), nft.generation_chain(digest)) in self.chains
 
 
+@dataclass(frozen=True, slots=True)
+class _Views:
+    """All namespaces; None where a file is no namespace."""
+
+    node: _View
+    networks: dict[str, _View | None]
+    sandboxes: dict[str, _View | None]
+
+
 def observe(directory: Path, wanted: NodeState, *, has_egress_hook: bool) -> tuple[NodeState, int]:
     """Return what the node holds, and how many stray cables were removed.
 
     wanted: tables are compared by digest with what is wanted; others are "unknown".
     """
-    node = _look(None)
-    network_views = {
-        name: _look(path) if is_namespace(path) else None
-        for name, path in _pinned(directory, "n-").items()
-    }
-    sandbox_views = {
-        name: _look(path) if is_namespace(path) else None
-        for name, path in _pinned(directory, "t-").items()
-    }
+    services = {sandbox.services for sandbox in wanted.sandboxes.values() if sandbox.services}
+    digests = {found: vip_rules.render(found).digest for found in services}
+    views = _Views(_look(None), _look_at_all(directory, "n-"), _look_at_all(directory, "t-"))
+    node = views.node
     state = NodeState(
         base=_base(node, wanted.base),
         peers=_peers(node, has_egress_hook=has_egress_hook),
         networks={
             name: _network(view)
-            for name, view in network_views.items()
+            for name, view in views.networks.items()
             if _is_usable(view, names.NETWORK_BRIDGE) or name not in wanted.networks
         },
         sandboxes={
-            name: _sandbox(name, view, node, network_views, wanted)
-            for name, view in sandbox_views.items()
+            name: _sandbox(name, views, wanted.sandboxes.get(name), digests)
+            for name, view in views.sandboxes.items()
             if _is_usable(view, "lo") or name not in wanted.sandboxes
         },
         rules=None,
     )
     rules = wanted.rules
-    if rules is not None and node.has_generation(
-        ingress_rules.digest(rules, has_egress_hook=has_egress_hook)
-    ):
-        state = replace(state, rules=rules)
-    strays = _remove_strays(directory, node, network_views, sandbox_views)
-    return state, strays
+    if rules is not None:
+        digest = ingress_rules.render(rules, has_egress_hook=has_egress_hook).digest
+        has_egress = not has_egress_hook or any(f == _NFPROTO_NETDEV for f, _ in node.chains)
+        if node.has_generation(digest) and has_egress:
+            state = replace(state, rules=rules)
+    return state, _remove_strays(directory, views)
 
 
 def _look(path: Path | None) -> _View:
@@ -116,8 +122,11 @@ def _look(path: Path | None) -> _View:
     return run_in_namespace(path, look)
 
 
-def _pinned(directory: Path, prefix: str) -> dict[str, Path]:
-    return {path.name.removeprefix(prefix): path for path in sorted(directory.glob(f"{prefix}*"))}
+def _look_at_all(directory: Path, prefix: str) -> dict[str, _View | None]:
+    return {
+        path.name.removeprefix(prefix): _look(path) if is_namespace(path) else None
+        for path in sorted(directory.glob(f"{prefix}*"))
+    }
 
 
 def _is_usable(view: _View | None, device: str) -> bool:
@@ -197,11 +206,11 @@ def _network(view: _View | None) -> NetworkState:
 
 def _sandbox(
     name: str,
-    view: _View | None,
-    node: _View,
-    networks: dict[str, _View | None],
-    wanted: NodeState,
+    views: _Views,
+    wanted: SandboxState | None,
+    digests: Mapping[tuple[VirtualService, ...], str],
 ) -> SandboxState:
+    view = views.sandboxes[name]
     if view is None:
         return SandboxState()
     interfaces: dict[int, Port | Uplink] = {}
@@ -209,36 +218,34 @@ def _sandbox(
         number = device.removeprefix("eth")
         if device != number and number.isdecimal():
             far = names.port_name(name, int(number))
-            interfaces[int(number)] = _interface(view, link, far, node, networks)
-    sandbox = wanted.sandboxes.get(name)
-    services: tuple[VirtualService, ...] | None = None if view.chains else ()
-    if sandbox is not None and sandbox.services:
-        digest = vip_rules.digest(vip_rules.targets(sandbox.services))
-        if view.has_generation(digest):
-            services = sandbox.services
-    return SandboxState(interfaces, services)
+            interfaces[int(number)] = _interface(view, link, far, views)
+    return SandboxState(interfaces, _services(view, wanted, digests))
 
 
-def _interface(
-    view: _View, link: inventory.Link, far: str, node: _View, networks: dict[str, _View | None]
-) -> Port | Uplink:
+def _services(
+    view: _View, wanted: SandboxState | None, digests: Mapping[tuple[VirtualService, ...], str]
+) -> tuple[VirtualService, ...] | None:
+    if not view.chains:
+        return ()
+    services = None if wanted is None else wanted.services
+    return services if services and view.has_generation(digests[services]) else None
+
+
+def _interface(view: _View, link: inventory.Link, far: str, views: _Views) -> Port | Uplink:
     address = next((a for a in view.addresses if a.index == link.index), None)
     if address is None or not link.is_up:
         return _BROKEN
-    for network, other in networks.items():
+    for network, other in views.networks.items():
         if other is not None and _is_connected(other, far, link):
             length = address.prefix_length
             return Port(network, address.address, length, link.mac, link.mtu)
-    return _uplink(view, link, address.address, node.links.get(far), node)
+    return _uplink(view, link, address.address, far, views.node)
 
 
 def _uplink(
-    view: _View,
-    link: inventory.Link,
-    address: IPv4Address,
-    far: inventory.Link | None,
-    node: _View,
+    view: _View, link: inventory.Link, address: IPv4Address, far_name: str, node: _View
 ) -> Port | Uplink:
+    far = node.links.get(far_name)
     if far is None or far.peer != link.index or not far.is_up or far.group != names.INSIDE_GROUP:
         return _BROKEN
     if (far.index, IPv4Network(address)) not in {(r.index, r.destination) for r in node.routes}:
@@ -262,20 +269,15 @@ def _is_connected(view: _View, far: str, near: inventory.Link) -> bool:
     )
 
 
-def _remove_strays(
-    directory: Path,
-    node: _View,
-    networks: dict[str, _View | None],
-    sandboxes: dict[str, _View | None],
-) -> int:
+def _remove_strays(directory: Path, views: _Views) -> int:
     known = {
         names.port_name(name, number)
-        for name, view in sandboxes.items()
+        for name, view in views.sandboxes.items()
         if view is not None
         for number in range(len(view.links))
     }
-    removed = _remove_ports(None, node, known)
-    for name, view in networks.items():
+    removed = _remove_ports(None, views.node, known)
+    for name, view in views.networks.items():
         if view is not None:
             removed += _remove_ports(names.network_path(directory, name), view, known)
     return removed

@@ -12,6 +12,7 @@ from dataplane.kernel import conntrack, names, networks, node, sandboxes
 from dataplane.kernel.channel import NETLINK_NETFILTER, Channel
 from dataplane.kernel.netns import run_in_namespace
 from dataplane.kernel.nftables import Nft, NftError
+from dataplane.kernel.rule_writer import RuleWriter
 
 _OnNode = diff.MakeBase | diff.RemoveBase | diff.AddPeers | diff.DropPeers | diff.SetRules
 _OnNetwork = (
@@ -31,8 +32,7 @@ class Performer:
     def __init__(self, directory: Path, nft: Nft, *, has_egress_hook: bool) -> None:
         self._directory = directory
         self._nft = nft
-        self._services = sandboxes.ServiceWriter(directory, nft)
-        self._rotation = 0
+        self._rules = RuleWriter(directory, nft, has_egress_hook=has_egress_hook)
         self.has_egress_hook = has_egress_hook
 
     def perform(self, operations: Iterable[diff.Operation]) -> list[str]:
@@ -51,13 +51,12 @@ class Performer:
                     self._perform(operation)
                 except _REFUSALS as error:
                     errors.append(f"{_subject(operation)}: {error}")
-        self._services.forget_rendered()
         return errors
 
     def _set_services(self, operations: Iterable[diff.Operation]) -> list[str]:
         todo = [operation for operation in operations if isinstance(operation, diff.SetServices)]
         errors: list[str] = []
-        for sandbox, error in self._services.write(todo).items():
+        for sandbox, error in self._rules.set_services(todo).items():
             if not isinstance(error, _REFUSALS):
                 raise error
             errors.append(f"SetServices sandbox {sandbox}: {error}")
@@ -100,8 +99,7 @@ class Performer:
             case diff.DropPeers():
                 node.drop_peers(operation.peers)
             case diff.SetRules():
-                self._rotation += 1
-                node.set_rules(self._nft, operation, self._rotation, has_egress_hook=has_hook)
+                self._rules.set_rules(operation)
             case _:
                 assert_never(operation)
 

@@ -118,7 +118,7 @@ def _some_rules() -> str:
     rules = wanted_state(plan).rules
     if rules is None:
         raise ValueError("a plan with an underlay has rules")
-    return ingress_rules.full(rules, 0, has_egress_hook=False)
+    return ingress_rules.full(ingress_rules.render(rules, has_egress_hook=False), 0)
 
 
 def _forget_nothing() -> None:

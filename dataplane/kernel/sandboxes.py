@@ -1,4 +1,4 @@
-"""Performing the operations on sandboxes: a namespace per task with its interfaces and rules.
+"""Performing the operations on sandboxes: a namespace per task with its interfaces.
 
 A cable is made in one request on its far side (the network's bridge, or the node), with the other
 end already inside the sandbox. Every function may run again over what an interrupted run left.
@@ -9,16 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from dataplane.addressing import endpoint_mac, gateway_address
-from dataplane.diff import Plug, RemoveSandboxes, SetServices, Unplug
+from dataplane.diff import Plug, RemoveSandboxes, Unplug
 from dataplane.kernel import rtnetlink as rt
-from dataplane.kernel import vip_rules
 from dataplane.kernel.channel import Channel
 from dataplane.kernel.names import (
     INSIDE_GROUP,
@@ -35,13 +31,9 @@ from dataplane.kernel.netns import (
     delete_namespace,
     is_namespace,
     open_namespace,
-    run_in_each,
     run_in_namespace,
     write_sysctl,
 )
-from dataplane.kernel.nft import Target
-from dataplane.kernel.nftables import Nft, NftError
-from dataplane.plan import VirtualService
 from dataplane.state import Port, Uplink
 
 _LOOPBACK_INDEX = 1
@@ -188,68 +180,3 @@ def _remove_links(names: set[str]) -> None:
     with Channel() as channel:
         channel.request(*(rt.group_link(name, REMOVAL_GROUP) for name in present))
         channel.request(rt.remove_group(REMOVAL_GROUP), ignore=(errno.ENODEV,))
-
-
-@dataclass(frozen=True, slots=True)
-class _Rendered:
-    services: tuple[VirtualService, ...]
-    """Kept because it is known by its id, which is only good as long as the object lives."""
-    targets: tuple[Target, ...]
-    digest: str
-
-
-@dataclass(slots=True)
-class ServiceWriter:
-    """Writes the tables of sandboxes; sandboxes on the same networks share what is computed."""
-
-    directory: Path
-    nft: Nft
-    rotation: int = 0
-    """Counts rewritings, so that each begins at another backend."""
-    _known: dict[int, _Rendered] = field(default_factory=dict[int, "_Rendered"])
-
-    def write(self, operations: Sequence[SetServices]) -> dict[str, Exception]:
-        """Perform several `SetServices`; return the errors by sandbox.
-
-        Each is the difference, or everything when that is refused.
-        """
-        changes: dict[Path, Callable[[], None]] = {}
-        sandboxes: dict[Path, str] = {}
-        for operation in operations:
-            path = sandbox_path(self.directory, operation.sandbox)
-            self.rotation += 1
-            # Prepared here: the threads share nothing but the library.
-            changes[path] = self._change(operation, self.rotation)
-            sandboxes[path] = operation.sandbox
-        errors = run_in_each(changes, lambda path: changes[path]())
-        return {sandboxes[path]: error for path, error in errors.items()}
-
-    def _change(self, operation: SetServices, rotation: int) -> Callable[[], None]:
-        after, generation = self.rendered(operation.after)
-        everything = partial(vip_rules.full, after, generation, rotation)
-        if operation.before is None:
-            return lambda: self.nft.run(everything())
-        before, old = self.rendered(operation.before)
-        difference = vip_rules.delta(before, after, (old, generation), rotation)
-
-        def change() -> None:
-            try:
-                self.nft.run(difference)
-            except NftError:
-                # Somebody changed the table (`nft flush ruleset`): it is not what we think.
-                self.nft.run(everything())
-
-        return change
-
-    def rendered(self, services: tuple[VirtualService, ...]) -> tuple[tuple[Target, ...], str]:
-        """Return what these services balance, and its digest."""
-        known = self._known.get(id(services))
-        if known is None:
-            targets = vip_rules.targets(services)
-            known = _Rendered(services, targets, vip_rules.digest(targets))
-            self._known[id(services)] = known
-        return known.targets, known.digest
-
-    def forget_rendered(self) -> None:
-        """Drop what was kept for the sandboxes of one application of a plan."""
-        self._known.clear()

@@ -6,7 +6,7 @@ address, replies need no way back through a balancer, and a service may call its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dataplane.kernel import nft
 from dataplane.kernel.names import TABLE
@@ -34,9 +34,19 @@ _HOOKS = [
 ]
 
 
-def targets(services: Sequence[VirtualService]) -> tuple[nft.Target, ...]:
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What a sandbox with some services balances."""
+
+    services: tuple[VirtualService, ...]
+    targets: tuple[nft.Target, ...]
+    digest: str
+    """Name of what the table holds; empty for no table at all."""
+
+
+def render(services: tuple[VirtualService, ...]) -> Rendered:
     """Return what a sandbox with these services balances."""
-    return tuple(
+    targets = tuple(
         nft.Target(
             chain="vip_" + str(service.vip).replace(".", "_"),
             key=str(service.vip),
@@ -45,40 +55,30 @@ def targets(services: Sequence[VirtualService]) -> tuple[nft.Target, ...]:
         )
         for service in services
     )
+    return Rendered(services, targets, nft.digest(nft.describe(targets)) if targets else "")
 
 
-def digest(balanced: Sequence[nft.Target]) -> str:
-    """Return the name of what the table holds; empty for no table at all."""
-    return nft.digest(nft.describe(balanced)) if balanced else ""
-
-
-def full(balanced: Sequence[nft.Target], generation: str, rotation: int) -> str:
+def full(rendered: Rendered, rotation: int) -> str:
     """Return the commands that make the table so, whatever it was."""
-    if not balanced:
+    if not rendered.targets:
         return nft.delete_table(TABLE_NAME)
     return nft.replace_table(
         TABLE_NAME,
         [
-            *nft.chain_block(nft.generation_chain(generation), []),
-            *nft.balancer_blocks(_BALANCER, balanced, rotation),
+            *nft.chain_block(nft.generation_chain(rendered.digest), []),
+            *nft.balancer_blocks(_BALANCER, rendered.targets, rotation),
             *_HOOKS,
         ],
     )
 
 
-def delta(
-    before: Sequence[nft.Target],
-    after: Sequence[nft.Target],
-    generations: tuple[str, str],
-    rotation: int,
-) -> str:
-    """Return the commands that lead from one to the other; generations: digests of both."""
-    old, new = generations
-    if not before or not after:
-        return full(after, new, rotation)
+def delta(before: Rendered, after: Rendered, rotation: int) -> str:
+    """Return the commands that lead from one to the other."""
+    if not before.targets or not after.targets:
+        return full(after, rotation)
     commands = [
-        f"delete chain {TABLE_NAME} {nft.generation_chain(old)}",
-        f"add chain {TABLE_NAME} {nft.generation_chain(new)}",
-        *nft.changes(_BALANCER, before, after, rotation),
+        f"delete chain {TABLE_NAME} {nft.generation_chain(before.digest)}",
+        f"add chain {TABLE_NAME} {nft.generation_chain(after.digest)}",
+        *nft.changes(_BALANCER, before.targets, after.targets, rotation),
     ]
     return "\n".join(commands) + "\n"

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataplane.kernel import ingress_rules, nft, vip_rules
-from dataplane.state import IngressRules, wanted_state
+from dataplane.state import wanted_state
 from tests.netns.world import VIP, Replica, World
 
 TESTDATA = Path(__file__).parent / "testdata"
@@ -30,33 +30,31 @@ def check_golden(name: str, actual: str) -> None:
     assert actual == path.read_text()
 
 
-def services(world: World) -> tuple[nft.Target, ...]:
-    return vip_rules.targets(world.plan(1).networks[0].services)
+def services(world: World) -> vip_rules.Rendered:
+    return vip_rules.render(world.plan(1).networks[0].services)
 
 
-def rules(world: World) -> IngressRules:
+def rules(world: World, *, has_egress_hook: bool = True) -> ingress_rules.Rendered:
     found = wanted_state(world.plan(1)).rules
     assert found is not None
-    return found
+    return ingress_rules.render(found, has_egress_hook=has_egress_hook)
 
 
 def test_sandbox_table() -> None:
-    targets = services(WORLD)
-    check_golden("sandbox.nft", vip_rules.full(targets, vip_rules.digest(targets), 0))
+    check_golden("sandbox.nft", vip_rules.full(services(WORLD), 0))
 
 
 def test_sandbox_change() -> None:
     before, after = services(WORLD), services(replace(WORLD, backends=WEB[:2]))
-    generations = vip_rules.digest(before), vip_rules.digest(after)
-    check_golden("sandbox_change.nft", vip_rules.delta(before, after, generations, 1))
+    check_golden("sandbox_change.nft", vip_rules.delta(before, after, 1))
 
 
 def test_node_tables() -> None:
-    check_golden("node.nft", ingress_rules.full(rules(WORLD), 0, has_egress_hook=True))
+    check_golden("node.nft", ingress_rules.full(rules(WORLD), 0))
 
 
 def test_node_tables_without_egress_hook() -> None:
-    text = ingress_rules.full(rules(WORLD), 0, has_egress_hook=False)
+    text = ingress_rules.full(rules(WORLD, has_egress_hook=False), 0)
 
     assert "netdev" not in text
     assert "chain postrouting_mark" in text
@@ -64,12 +62,12 @@ def test_node_tables_without_egress_hook() -> None:
 
 def test_node_change() -> None:
     after = replace(WORLD, nodes=2, replicas=WEB[:2], backends=())
-    text = ingress_rules.delta(rules(WORLD), rules(after), 1, has_egress_hook=True)
+    text = ingress_rules.delta(rules(WORLD), rules(after), 1)
     check_golden("node_change.nft", text)
 
 
 def test_rewriting_begins_at_another_backend() -> None:
-    (target,) = services(WORLD)
+    (target,) = services(WORLD).targets
 
     assert [re.findall(r"0 : (\S+),", target.rule(turn))[0] for turn in range(4)] == [
         "198.19.0.11",
@@ -80,13 +78,15 @@ def test_rewriting_begins_at_another_backend() -> None:
 
 
 def test_no_services_no_table() -> None:
-    assert vip_rules.digest(()) == ""
-    assert vip_rules.full((), "", 0) == nft.delete_table(vip_rules.TABLE_NAME)
+    nothing = vip_rules.render(())
+
+    assert nothing.digest == ""
+    assert vip_rules.full(nothing, 0) == nft.delete_table(vip_rules.TABLE_NAME)
 
 
 def test_digest_tells_what_a_table_holds() -> None:
     everything = {
-        ingress_rules.digest(rules(world), has_egress_hook=hook)
+        rules(world, has_egress_hook=hook).digest
         for hook in (True, False)
         for world in (
             WORLD,
@@ -97,7 +97,7 @@ def test_digest_tells_what_a_table_holds() -> None:
         )
     }
     assert len(everything) == 10
-    assert vip_rules.digest(services(WORLD)) == vip_rules.digest(services(WORLD))
+    assert services(WORLD).digest == services(WORLD).digest
 
 
 @dataclass
@@ -167,6 +167,6 @@ def test_changes_end_where_a_full_table_would(steps: list[tuple[nft.Target, ...]
 
 
 def test_every_target_is_somewhere_in_the_text() -> None:
-    text = vip_rules.full(services(replace(WORLD, backends=())), "x", 0)
+    text = vip_rules.full(services(replace(WORLD, backends=())), 0)
 
     assert f"elements = {{ {VIP} }}" in text
