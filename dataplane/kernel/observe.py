@@ -25,7 +25,7 @@ from dataplane.addressing import (
 from dataplane.kernel import ingress_rules, inventory, names, nft, vip_rules
 from dataplane.kernel import rtnetlink as rt
 from dataplane.kernel.channel import NETLINK_NETFILTER, Channel
-from dataplane.kernel.netns import run_in_namespace
+from dataplane.kernel.netns import is_namespace, run_in_namespace
 from dataplane.kernel.node import RETURN_ADDRESS, is_ingress_device
 from dataplane.plan import Peer, RemoteEndpoint, VirtualService
 from dataplane.state import (
