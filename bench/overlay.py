@@ -1,14 +1,14 @@
-"""Throughput through an overlay network beside a VXLAN made by hand between the same nodes.
+"""Throughput through an overlay network beside a VXLAN made by hand between the same namespaces.
 
-Both go sandbox - bridge - VXLAN - node - switch - node - VXLAN - bridge - sandbox over the same
-veth pairs, one TCP stream (iperf3), rounds interleaved, best of each: the ratio says what our
-devices' set-up costs, nothing about real links.
+Both go sandbox - bridge - VXLAN - node - switch - node - VXLAN - bridge - sandbox, from the same
+sandbox to the same sandbox (so both pass the sandboxes' own firewall tables) over the same veth
+pairs, one TCP stream (iperf3), rounds interleaved, best of each: the ratio says what our devices'
+set-up costs, nothing about real links.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import tempfile
 from collections.abc import AsyncGenerator
@@ -36,22 +36,16 @@ def main() -> None:
 async def _main() -> None:
     with tempfile.TemporaryDirectory(prefix="hivewire-bench-") as name:
         directory = Path(name)
-        async with lab(directory) as made, _by_hand(made) as hand:
-            paths = {
-                "hivewire": (made.sandbox("c1"), made.sandbox("s1"), sandbox_address("s1")),
-                "by hand": (hand[0], hand[1], IPv4Address("10.98.0.2")),
-            }
-            best = dict.fromkeys(paths, 0.0)
-            async with contextlib.AsyncExitStack() as stack:
-                for label, (_, server, _address) in paths.items():
-                    log = directory / f"{label[:2]}.log"
-                    await stack.enter_async_context(
-                        running(*inside(server, "iperf3", "-s"), log=log)
-                    )
+        async with lab(directory) as made, _by_hand(made):
+            addresses = {"hivewire": sandbox_address("s1"), "by hand": IPv4Address("10.98.0.2")}
+            best = dict.fromkeys(addresses, 0.0)
+            server = inside(made.sandbox("s1"), "iperf3", "-s")
+            async with running(*server, log=directory / "iperf3.log"):
                 await asyncio.sleep(0.5)  # iperf3 has no way to say that it listens
                 for _ in range(ROUNDS):
-                    for label, (client, _, address) in paths.items():
-                        best[label] = max(best[label], await _stream(client, address))
+                    for label, address in addresses.items():
+                        rate = await _stream(made.sandbox("c1"), address)
+                        best[label] = max(best[label], rate)
     for label, gigabits in best.items():
         say(f"{label}: {gigabits:.2f} Gb/s (best of {ROUNDS} x {SECONDS} s)")
     ratio("overlay", best["hivewire"], best["by hand"])
@@ -65,13 +59,12 @@ async def _stream(client: Path, address: IPv4Address) -> float:
 
 
 @asynccontextmanager
-async def _by_hand(made: Lab) -> AsyncGenerator[tuple[Path, Path]]:
-    """Make the peer: on each node a namespace with bridge and VXLAN, and one with a host."""
-    hosts = [made.directory / f"hand{i}" for i in (1, 2)]
+async def _by_hand(made: Lab) -> AsyncGenerator[None]:
+    """Make the peer: on each node a namespace with bridge and VXLAN, with a port in the sandbox."""
     networks = [made.directory / f"handnet{i}" for i in (1, 2)]
     try:
-        for index, (host, network) in enumerate(zip(hosts, networks, strict=True), start=1):
-            create_namespace(host)
+        for index, network in enumerate(networks, start=1):
+            sandbox = made.sandbox("c1" if index == 1 else "s1")
             create_namespace(network)
             ip_batch(
                 made.node(index),
@@ -89,15 +82,15 @@ async def _by_hand(made: Lab) -> AsyncGenerator[tuple[Path, Path]]:
                     "link add br0 type bridge",
                     "link set br0 mtu 1450 up",
                     "link set hand mtu 1450 master br0 up",
-                    f"link add h0 type veth peer name eth0 netns {host}",
+                    f"link add h0 type veth peer name hand0 netns {sandbox}",
                     "link set h0 mtu 1450 master br0 up",
                 ],
             )
             ip_batch(
-                host,
-                ["link set eth0 mtu 1450 up", f"addr add 10.98.0.{index}/24 dev eth0"],
+                sandbox,
+                ["link set hand0 mtu 1450 up", f"addr add 10.98.0.{index}/24 dev hand0"],
             )
-        yield hosts[0], hosts[1]
+        yield
     finally:
-        for path in (*hosts, *networks):
+        for path in networks:
             delete_namespace(path)
