@@ -6,6 +6,7 @@ the picture may import what is below. Only `peer`, `transport` and `storage` do 
     peer
     transport | storage
     machine
+    inbox
     membership | sync
     failure | spread | digest
     outbox
@@ -22,6 +23,7 @@ Modules:
     directory: attachments, and which records are visible
     events: what the machine tells its shell, and the views it lends
     failure: probes and suspicions
+    inbox: what becomes of a packet
     keyring: sealing and opening packets under rotated keys
     machine: the state machine, without I/O
     member: the view of members and the order of claims about them

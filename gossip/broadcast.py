@@ -144,6 +144,10 @@ class Queues:
         """Tell whether updates of `scope` wait."""
         return any(scope in rank for rank in self._ranks)
 
+    def count(self, scope: str) -> int:
+        """Return how many updates of `scope` wait."""
+        return sum(len(rank[scope]) for rank in self._ranks if scope in rank)
+
     def has_unsent(self, scope: str) -> bool:
         """Tell whether updates of `scope` wait that have not been sent at all."""
         return any(rank[scope].has_unsent for rank in self._ranks if scope in rank)

@@ -19,17 +19,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from random import Random
-from typing import assert_never
 
 from gossip.broadcast import Queues, Rank
 from gossip.config import GossipConfig
 from gossip.digest import Summary
 from gossip.directory import Directory
 from gossip.events import Event, MemberView, RecordsChanged, RecordView
-from gossip.keyring import GossipKey, Keyring, Rejected, RejectedPacketError
-from gossip.member import MemberTable, Verdict
+from gossip.inbox import Inbox
+from gossip.keyring import GossipKey, Keyring
+from gossip.member import MemberTable
 from gossip.membership import Membership
-from gossip.message import unpack_untrusted
 from gossip.outbox import Outbox, StreamPush
 from gossip.spread import Spread
 from gossip.stats import Counters, GossipStats
@@ -37,19 +36,10 @@ from gossip.sync import Syncer
 from gossip.timers import Timers
 from gossip.wire import (
     NODES,
-    Ack,
     Address,
-    Claim,
-    Delta,
-    Digest,
     DigestEntry,
     InvalidError,
-    MalformedPacketError,
-    Message,
-    Nack,
     NodeRecord,
-    Ping,
-    PingRequest,
     State,
     Update,
 )
@@ -140,6 +130,17 @@ class Machine:
             outbox=self._outbox,
             counters=self.counters,
         )
+        self._inbox = Inbox(
+            keyring=self._keyring,
+            members=self._members,
+            directory=self._directory,
+            membership=self._membership,
+            sync=self._sync,
+            spread=self._spread,
+            outbox=self._outbox,
+            counters=self.counters,
+            on_company=self._plan_introduction,
+        )
 
     @property
     def me(self) -> NodeRecord:
@@ -222,11 +223,11 @@ class Machine:
     def receive_datagram(self, data: bytes, source: Address, *, now: float) -> None:
         """Take a datagram from the network."""
         self.counters.datagrams_in += 1
-        self._receive_untrusted(data, source, now=now, is_stream=False)
+        self._inbox.take_untrusted(data, source, now=now, is_stream=False)
 
     def receive_frame(self, data: bytes, source: Address, *, now: float) -> bool:
         """Take a frame of a stream; tell whether it was one of this cluster's."""
-        return self._receive_untrusted(data, source, now=now, is_stream=True)
+        return self._inbox.take_untrusted(data, source, now=now, is_stream=True)
 
     def next_timer(self) -> float:
         """Return when `handle_timer` must next be called."""
@@ -292,135 +293,15 @@ class Machine:
             counters=replace(self.counters),
         )
 
-    def _receive_untrusted(
-        self, data: bytes, source: Address, *, now: float, is_stream: bool
-    ) -> bool:
-        self.counters.bytes_in += len(data)
-        try:
-            packet = self._keyring.open_untrusted(data, is_stream=is_stream)
-            messages = unpack_untrusted(packet.body)
-        except RejectedPacketError as exc:
-            self._count(exc.reason)
-            return False
-        except MalformedPacketError:
-            self.counters.malformed += 1
-            return False
-        sender = self._members.by_tag(packet.sender)
-        if sender is not None and packet.epoch < sender.record.epoch:
-            self.counters.stale_lives += 1
-            self._membership.remind(sender.node_id, packet.epoch, source, now=now)
-            return True
-        for message in messages:
-            if sender is None:
-                sender = self._members.by_tag(packet.sender)
-            name = None if sender is None else sender.node_id
-            self._take(message, source, name, now=now)
-        sender = self._members.by_tag(packet.sender)
-        if is_stream:
-            return True
-        if sender is None or sender.record.epoch < packet.epoch:
-            self._sync.pull(source, self.me, now=now)
-        elif not sender.is_live:
-            self._membership.remind(sender.node_id, packet.epoch, source, now=now)
-        return True
-
-    def _count(self, reason: Rejected) -> None:
-        match reason:
-            case Rejected.MALFORMED:
-                self.counters.malformed += 1
-            case Rejected.UNKNOWN_KEY:
-                self.counters.unknown_key += 1
-            case Rejected.UNAUTHENTIC:
-                self.counters.unauthentic += 1
-            case Rejected.REPLAYED:
-                self.counters.replayed += 1
-            case Rejected.OWN:
-                self.counters.own += 1
-            case _:
-                assert_never(reason)
-
-    def _take(self, message: Message, source: Address, sender: str | None, *, now: float) -> None:
-        match message:
-            case Ping() | Ack() | PingRequest() | Nack():
-                self._take_probe(message, source, sender, now=now)
-            case NodeRecord():
-                self._take_node(message, source, now=now, relay=True)
-            case Claim():
-                self._take_claim(message, source, now=now, relay=True)
-            case Update():
-                self._take_update(message, now=now)
-            case Digest():
-                self._sync.take_digest(message, source, sender, now=now)
-            case Delta():
-                self._take_delta(message, source, now=now)
-            case _:
-                assert_never(message)
-
-    def _take_probe(
-        self,
-        message: Ping | Ack | PingRequest | Nack,
-        source: Address,
-        sender: str | None,
-        *,
-        now: float,
-    ) -> None:
-        match message:
-            case Ping():
-                if message.target == self.me.node_id and not self._membership.has_left:
-                    ack = Ack(message.sequence, self.me.incarnation)
-                    self._outbox.send(source, ack, node_id=sender)
-            case Ack():
-                self._membership.detector.take_ack(message, sender, now=now)
-            case PingRequest():
-                self._membership.detector.take_request(message, source, now=now)
-            case Nack():
-                self._membership.detector.take_nack(message, sender)
-            case _:
-                assert_never(message)
-
-    def _take_node(self, record: NodeRecord, source: Address, *, now: float, relay: bool) -> None:
-        was_alone = not self._members.live()
-        self._membership.take_record(record, source, now=now, relay=relay)
-        if was_alone and self._members.live():
-            self._sync.ask_many(NODES, now=now)
-            for pause_s in _INTRODUCTIONS_S:
-                self._timers.at(now + pause_s, self._introduce)
-
-    def _take_claim(self, claim: Claim, source: Address, *, now: float, relay: bool) -> None:
-        verdict = self._membership.take_claim(claim, source, now=now, relay=relay)
-        if verdict is Verdict.AHEAD:
-            self._sync.pull(source, self.me, now=now)
-
-    def _take_update(self, update: Update, *, now: float) -> None:
-        match self._directory.take_update(update):
-            case Verdict.NEW:
-                self.counters.updates_new += 1
-                name = (update.scope, update.owner, update.record.key)
-                rank = Rank.RELAYED_RECORD
-                self._spread.put(update.scope, rank, name, update, now=now)
-                self._sync.hurry(update.scope, now=now)
-            case Verdict.KNOWN | Verdict.STALE:
-                self.counters.updates_known += 1
-            case Verdict.AHEAD:
-                self.counters.updates_refused += 1
-
-    def _take_delta(self, delta: Delta, source: Address, *, now: float) -> None:
-        self.counters.deltas_in += 1
-        if delta.node is not None and delta.scope == NODES:
-            self._take_node(delta.node, source, now=now, relay=False)
-        if delta.claim is not None and delta.scope == NODES:
-            self._take_claim(delta.claim, source, now=now, relay=False)
-        verdict = self._directory.take_delta(delta)
-        if verdict is Verdict.NEW:
-            self.counters.snapshots_in += delta.start == 0
-            self._sync.hurry(delta.scope, now=now)
-        elif verdict is Verdict.AHEAD:
-            self.counters.deltas_refused += 1
-
     def _spread_own(self, update: Update, *, now: float) -> None:
         name = (update.scope, update.owner, update.record.key)
         self._spread.put(update.scope, Rank.OWN_RECORD, name, update, now=now)
         self._sync.hurry(update.scope, now=now)
+
+    def _plan_introduction(self, now: float) -> None:
+        self._sync.ask_many(NODES, now=now)
+        for pause_s in _INTRODUCTIONS_S:
+            self._timers.at(now + pause_s, self._introduce)
 
     def _introduce(self, now: float) -> None:
         """Tell the members just met about this node, and what it is attached to."""

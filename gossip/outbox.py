@@ -78,12 +78,16 @@ class Outbox:
             else:
                 parcel.messages.append(data)
 
-    def send_updates(self, address: Address, *, node_id: str) -> None:
-        """Send a packet of queued updates, now rather than with something else."""
+    def send_updates(self, address: Address, *, node_id: str) -> int:
+        """Send a packet of queued updates, now rather than with something else.
+
+        Returns how many there are in it.
+        """
         updates = self._queues.take(self.room, self._directory.scopes_shared_with(node_id))
         if updates:
             self.send_encoded(address, updates, node_id=node_id)
             self._parcels[address].is_filled = True
+        return len(updates)
 
     def push(self, node_id: str, address: Address, bodies: Iterable[list[bytes]]) -> None:
         """Send whole bodies over a stream."""

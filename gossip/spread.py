@@ -89,26 +89,30 @@ class Spread:
         rate = self._config.packet_rate
         self._tokens = min(rate, self._tokens + passed_s * rate)
         self._tokens_at = now
-        self._send_round(scope, now=now)
+        taken = self._send_round(scope, now=now)
         for _ in range(_BURST_ROUNDS):
             if self._tokens >= self._config.fanout and self._queues.has_unsent(scope):
-                self._send_round(scope, now=now)
+                taken = self._send_round(scope, now=now)
         if self._queues.has(scope):
-            self._arm(scope, now + self._pause(scope))
+            self._arm(scope, now + self._pause(scope, taken))
         else:
             self._step.pop(scope, None)
 
-    def _send_round(self, scope: str, *, now: float) -> None:
+    def _send_round(self, scope: str, *, now: float) -> int:
+        """Send to the peers whose turn it is; return how many updates a packet held."""
+        taken = 0
         for node_id in self._next_peers(scope, now=now):
             member = self._members.get(node_id)
             if member is not None and self._tokens >= 1 and self._queues.has(scope):
                 self._tokens -= 1
-                self._outbox.send_updates(member.record.address, node_id=node_id)
+                sent = self._outbox.send_updates(member.record.address, node_id=node_id)
+                taken = max(taken, sent)
+        return taken
 
-    def _pause(self, scope: str) -> float:
+    def _pause(self, scope: str, taken: int) -> float:
         if self._tokens < self._config.fanout:
             return self._config.degraded_tick_s
-        if self._queues.has_unsent(scope):
+        if self._queues.count(scope) > taken:  # more waits than one packet holds
             return _BACKLOG_PAUSE_S
         spacing = self._config.round_spacing_s
         step = self._step.get(scope, 0)

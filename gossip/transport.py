@@ -129,9 +129,9 @@ class Transport:
         for push in self._machine.streams_to_send():
             self._start_push(push)
         due = self._machine.next_timer()
-        if self._timer is None or due < self._timer_at:
+        if self._timer is None or due != self._timer_at:
             if self._timer is not None:
-                self._timer.cancel()
+                self._timer.cancel()  # cheaper than to wake for what is no longer due
             self._timer_at = due
             delay_s = max(0.0, due - self._clock())
             self._timer = self._loop.call_later(delay_s, self._call, self._fire)

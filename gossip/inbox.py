@@ -1,0 +1,185 @@
+"""What becomes of a packet: opened, decoded, and each message given to whom it concerns (pure).
+
+Invariant: bytes that are not a packet of this cluster change no state but a counter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_never
+
+from gossip.broadcast import Rank
+from gossip.directory import Directory
+from gossip.keyring import Keyring, Rejected, RejectedPacketError
+from gossip.member import MemberTable, Verdict
+from gossip.membership import Membership
+from gossip.message import unpack_untrusted
+from gossip.outbox import Outbox
+from gossip.spread import Spread
+from gossip.stats import Counters
+from gossip.sync import Syncer
+from gossip.wire import (
+    NODES,
+    Ack,
+    Address,
+    Claim,
+    Delta,
+    Digest,
+    MalformedPacketError,
+    Message,
+    Nack,
+    NodeRecord,
+    Ping,
+    PingRequest,
+    Update,
+)
+
+
+class Inbox:
+    """One node's incoming packets."""
+
+    def __init__(
+        self,
+        *,
+        keyring: Keyring,
+        members: MemberTable,
+        directory: Directory,
+        membership: Membership,
+        sync: Syncer,
+        spread: Spread,
+        outbox: Outbox,
+        counters: Counters,
+        on_company: Callable[[float], None],
+    ) -> None:
+        """`on_company`: called when another member is alive after none was."""
+        self._keyring = keyring
+        self._members = members
+        self._directory = directory
+        self._membership = membership
+        self._sync = sync
+        self._spread = spread
+        self._outbox = outbox
+        self._counters = counters
+        self._on_company = on_company
+
+    def take_untrusted(self, data: bytes, source: Address, *, now: float, is_stream: bool) -> bool:
+        """Take a sealed packet; tell whether it was one of this cluster's."""
+        self._counters.bytes_in += len(data)
+        try:
+            packet = self._keyring.open_untrusted(data, is_stream=is_stream)
+            messages = unpack_untrusted(packet.body)
+        except RejectedPacketError as exc:
+            self._count(exc.reason)
+            return False
+        except MalformedPacketError:
+            self._counters.malformed += 1
+            return False
+        sender = self._members.by_tag(packet.sender)
+        if sender is not None and packet.epoch < sender.record.epoch:
+            self._counters.stale_lives += 1
+            self._membership.remind(sender.node_id, packet.epoch, source, now=now)
+            return True
+        for message in messages:
+            if sender is None:
+                sender = self._members.by_tag(packet.sender)
+            name = None if sender is None else sender.node_id
+            self._take(message, source, name, now=now)
+        sender = self._members.by_tag(packet.sender)
+        if is_stream:
+            return True
+        if sender is None or sender.record.epoch < packet.epoch:
+            self._sync.pull(source, self._membership.me, now=now)
+        elif not sender.is_live:
+            self._membership.remind(sender.node_id, packet.epoch, source, now=now)
+        return True
+
+    def _count(self, reason: Rejected) -> None:
+        match reason:
+            case Rejected.MALFORMED:
+                self._counters.malformed += 1
+            case Rejected.UNKNOWN_KEY:
+                self._counters.unknown_key += 1
+            case Rejected.UNAUTHENTIC:
+                self._counters.unauthentic += 1
+            case Rejected.REPLAYED:
+                self._counters.replayed += 1
+            case Rejected.OWN:
+                self._counters.own += 1
+            case _:
+                assert_never(reason)
+
+    def _take(self, message: Message, source: Address, sender: str | None, *, now: float) -> None:
+        match message:
+            case Ping() | Ack() | PingRequest() | Nack():
+                self._take_probe(message, source, sender, now=now)
+            case NodeRecord():
+                self._take_node(message, source, now=now, relay=True)
+            case Claim():
+                self._take_claim(message, source, now=now, relay=True)
+            case Update():
+                self._take_update(message, now=now)
+            case Digest():
+                self._sync.take_digest(message, source, sender, now=now)
+            case Delta():
+                self._take_delta(message, source, now=now)
+            case _:
+                assert_never(message)
+
+    def _take_probe(
+        self,
+        message: Ping | Ack | PingRequest | Nack,
+        source: Address,
+        sender: str | None,
+        *,
+        now: float,
+    ) -> None:
+        match message:
+            case Ping():
+                if message.target == self._membership.me.node_id and not self._membership.has_left:
+                    ack = Ack(message.sequence, self._membership.me.incarnation)
+                    self._outbox.send(source, ack, node_id=sender)
+            case Ack():
+                self._membership.detector.take_ack(message, sender, now=now)
+            case PingRequest():
+                self._membership.detector.take_request(message, source, now=now)
+            case Nack():
+                self._membership.detector.take_nack(message, sender)
+            case _:
+                assert_never(message)
+
+    def _take_node(self, record: NodeRecord, source: Address, *, now: float, relay: bool) -> None:
+        was_alone = not self._members.live()
+        self._membership.take_record(record, source, now=now, relay=relay)
+        if was_alone and self._members.live():
+            self._on_company(now)
+
+    def _take_claim(self, claim: Claim, source: Address, *, now: float, relay: bool) -> None:
+        verdict = self._membership.take_claim(claim, source, now=now, relay=relay)
+        if verdict is Verdict.AHEAD:
+            self._sync.pull(source, self._membership.me, now=now)
+
+    def _take_update(self, update: Update, *, now: float) -> None:
+        match self._directory.take_update(update):
+            case Verdict.NEW:
+                self._counters.updates_new += 1
+                name = (update.scope, update.owner, update.record.key)
+                rank = Rank.RELAYED_RECORD
+                self._spread.put(update.scope, rank, name, update, now=now)
+                self._sync.hurry(update.scope, now=now)
+            case Verdict.KNOWN | Verdict.STALE:
+                self._counters.updates_known += 1
+            case Verdict.AHEAD:
+                self._counters.updates_refused += 1
+
+    def _take_delta(self, delta: Delta, source: Address, *, now: float) -> None:
+        self._counters.deltas_in += 1
+        if delta.node is not None and delta.scope == NODES:
+            self._take_node(delta.node, source, now=now, relay=False)
+        if delta.claim is not None and delta.scope == NODES:
+            self._take_claim(delta.claim, source, now=now, relay=False)
+        verdict = self._directory.take_delta(delta)
+        if verdict is Verdict.NEW:
+            self._counters.snapshots_in += delta.start == 0
+            self._sync.hurry(delta.scope, now=now)
+        elif verdict is Verdict.AHEAD:
+            self._counters.deltas_refused += 1
