@@ -367,6 +367,7 @@ class RaftNode:
         await future
 
     def _after_tick(self) -> None:
+        self._requests.ask_overdue_again()
         applied = self._core.applied_index
         while self._waiting_to_apply and self._waiting_to_apply[0][0] <= applied:
             future = heapq.heappop(self._waiting_to_apply)[2]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.consensus.core import RaftCore
 from cluster.consensus.driver import Driver
@@ -26,6 +26,8 @@ _ASK_AGAIN_S = 2.0
 asking again is harmless."""
 _ASK_AGAIN_CHANGE_S = 15.0
 """The same for changes of members, which wait for a joiner to answer."""
+_SWEEP_S = 0.25
+"""How often unanswered requests are looked for: cheaper than a timer for each."""
 _NO_LEADER_S = 0.05
 """Pause before asking a leader again that said it is none."""
 _SERVED_MAX = 8192
@@ -45,6 +47,13 @@ class Reached:
     """How many copies of the request may have been received."""
 
 
+class _Asked(NamedTuple):
+    leader: str
+    future: asyncio.Future[Answer]
+    again_at: float
+    """When no answer is expected any more, by the loop's clock."""
+
+
 class Requests:
     """One manager's requests to the leader, and the others' to it."""
 
@@ -57,7 +66,8 @@ class Requests:
         self._serve_other = serve_other
         self._loop = asyncio.get_running_loop()
         self._number = 0
-        self._asked: dict[int, tuple[str, asyncio.Future[Answer]]] = {}
+        self._asked: dict[int, _Asked] = {}
+        self._sweep_at = 0.0
         self._served = 0
         self._changed: set[asyncio.Future[None]] = set()
 
@@ -83,23 +93,32 @@ class Requests:
 
     def stop(self) -> None:
         """Let nobody wait any more: this manager has stopped."""
-        for _, asked in self._asked.values():
-            fail_stopped(asked)
+        for asked in self._asked.values():
+            fail_stopped(asked.future)
         for changed in self._changed:
             fail_stopped(changed)
 
     def session_changed(self, node_id: str) -> None:
         """Have what was asked of this peer asked again; its answers may be lost."""
-        for number, (asked, _) in list(self._asked.items()):
-            if asked == node_id:
+        for number, asked in list(self._asked.items()):
+            if asked.leader == node_id:
                 self._settle(number, _retry(number))
         if node_id == self._core.leader_id:
             self.leadership_changed()
 
+    def ask_overdue_again(self) -> None:
+        """Have asked again what was not answered in time; may be called as often as one likes."""
+        now = self._loop.time()
+        if now < self._sweep_at:
+            return
+        self._sweep_at = now + _SWEEP_S
+        for number in [n for n, asked in self._asked.items() if asked.again_at < now]:
+            self._settle(number, _retry(number))
+
     def on_answer(self, node_id: str, answer: Answer) -> None:
         """Take an answer of a peer."""
         asked = self._asked.get(answer.number)
-        if asked is not None and asked[0] == node_id:
+        if asked is not None and asked.leader == node_id:
             self._settle(answer.number, answer)
 
     def on_request(self, node_id: str, request: Request) -> None:
@@ -159,8 +178,7 @@ class Requests:
         self._number += 1
         number = self._number
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._asked[number] = (leader, future)
-        timer = self._loop.call_later(_again_s(kind), self._settle, number, _retry(number))
+        self._asked[number] = _Asked(leader, future, self._loop.time() + _again_s(kind))
         if self._core.is_leader:
             self._driver.guard(
                 lambda: self._serve(
@@ -177,13 +195,12 @@ class Requests:
         try:
             return await future
         finally:
-            timer.cancel()
             self._asked.pop(number, None)
 
     def _settle(self, number: int, answer: Answer) -> None:
         asked = self._asked.pop(number, None)
-        if asked is not None and not asked[1].done():
-            asked[1].set_result(answer)
+        if asked is not None and not asked.future.done():
+            asked.future.set_result(answer)
 
 
 def fail_stopped(future: asyncio.Future[Any]) -> None:

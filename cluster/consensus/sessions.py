@@ -63,6 +63,7 @@ class Outcome(NamedTuple):
 class _Session(msgspec.Struct, array_like=True):
     lowest: int
     outcomes: dict[int, tuple[int, bytes]]
+    prune_at: int
 
 
 class _Dump(msgspec.Struct, frozen=True, array_like=True):
@@ -70,6 +71,10 @@ class _Dump(msgspec.Struct, frozen=True, array_like=True):
     """Least recently used first."""
     state: bytes
 
+
+_PRUNE_AT = 512
+"""How many outcomes a session keeps before those that nobody waits for are thrown away, all at
+once: it costs a scan."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(_Dump)
@@ -87,7 +92,7 @@ class Sessions:
         """Open the session named `index`; the least recently used one may have to go."""
         if len(self._sessions) >= self._max:
             del self._sessions[next(iter(self._sessions))]
-        self._sessions[index] = _Session(1, {})
+        self._sessions[index] = _Session(1, {}, _PRUNE_AT)
         return Outcome(Verdict.APPLIED, b"")
 
     def apply(self, index: int, entry: CommandEntry) -> Outcome:
@@ -96,10 +101,11 @@ class Sessions:
         if session is None:
             return Outcome(Verdict.EXPIRED, b"")
         self._sessions[entry.session] = session  # now the most recently used
-        if entry.lowest > session.lowest:
-            session.lowest = entry.lowest
-            for sequence in [s for s in session.outcomes if s < entry.lowest]:
-                del session.outcomes[sequence]
+        session.lowest = max(session.lowest, entry.lowest)
+        if len(session.outcomes) >= session.prune_at:
+            outcomes = {s: o for s, o in session.outcomes.items() if s >= session.lowest}
+            session.outcomes = outcomes
+            session.prune_at = max(_PRUNE_AT, 2 * len(outcomes))
         if entry.sequence < session.lowest:
             return Outcome(Verdict.STALE, b"")
         known = session.outcomes.get(entry.sequence)
