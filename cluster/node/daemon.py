@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import gc
+import grp
 import logging
 import os
 import signal
@@ -21,7 +22,7 @@ from pathlib import Path
 from cluster.api.server import serve
 from cluster.ca.certificates import CertificateError
 from cluster.consensus.errors import StorageFailure
-from cluster.model.errors import ClusterError
+from cluster.model.errors import ClusterError, Invalid
 from cluster.node.config import NodeConfig
 from cluster.node.node import Node
 from cluster.node.state_file import CorruptMembershipError
@@ -60,11 +61,25 @@ async def _run(config: NodeConfig) -> None:
         loop.add_signal_handler(number, stop.set)
     node = Node(config)
     gc.freeze()  # what the imports made is never garbage
-    async with serve(node, config.api_socket), asyncio.TaskGroup() as group:
+    async with serve(node, config.api_socket, group=_group(config)), asyncio.TaskGroup() as group:
         living = group.create_task(node.run())
         await stop.wait()
         living.cancel()
     logger.info("stopped; tasks go on running")
+
+
+def _group(config: NodeConfig) -> int | None:
+    """Return the numeric id of the group that may use the API.
+
+    Raises:
+        Invalid: there is no such group.
+    """
+    if not config.socket_group:
+        return None
+    try:
+        return grp.getgrnam(config.socket_group).gr_gid
+    except KeyError as error:
+        raise Invalid(f"there is no group {config.socket_group!r} on this machine") from error
 
 
 def _make_directories(config: NodeConfig) -> None:
