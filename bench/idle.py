@@ -1,0 +1,93 @@
+"""What an idle node costs: memory (RSS) and processor time of every daemon of a local cluster.
+
+Five daemons on this machine, 3 managers and 2 workers, no services: what is left is Raft's and
+gossip's heartbeats, sessions and control loops, at the timing of profile `local` (which beats
+faster than `lan`). RSS counts shared pages of libraries in full for every daemon, as `ps` does.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.report import say, value
+from cluster.local.lifecycle import start, stop
+from cluster.model.errors import ClusterError
+
+SETTLE_S = 10.0
+MEASURE_S = 30.0
+_BYTES_PER_MB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one daemon has used."""
+
+    rss_mb: float
+    """MiB now."""
+    cpu_s: float
+    """User and system time since its start, with all its threads."""
+
+
+def main() -> None:
+    """Measure and print."""
+    directory = Path(tempfile.mkdtemp(prefix="hw-"))
+    layout = start(directory, managers=3, workers=2, progress=lambda _: None)
+    try:
+        time.sleep(SETTLE_S)
+        processes = {node.name: daemon_pid(layout.data_root(node)) for node in layout.nodes}
+        before = {name: usage(pid) for name, pid in processes.items()}
+        began = time.monotonic()
+        time.sleep(MEASURE_S)
+        after = {name: usage(pid) for name, pid in processes.items()}
+        took = time.monotonic() - began
+    finally:
+        stop(layout)
+    percents = {name: 100.0 * (after[name].cpu_s - before[name].cpu_s) / took for name in processes}
+    for name, used in after.items():
+        say(f"{name}: {used.rss_mb:.1f} MB, {percents[name]:.2f} % of a core")
+    value("idle_rss_mb", max(used.rss_mb for used in after.values()))
+    value("idle_cpu_percent", max(percents.values()))
+
+
+def usage(pid: int) -> Usage:
+    """Return what a process has used so far (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ticks = int(fields[11]) + int(fields[12])
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return Usage(
+        pages * os.sysconf("SC_PAGE_SIZE") / _BYTES_PER_MB, ticks / os.sysconf("SC_CLK_TCK")
+    )
+
+
+def daemon_pid(data_root: Path) -> int:
+    """Return the pid, as seen from here, of the daemon that keeps its state in `data_root`.
+
+    Raises:
+        ClusterError: there is not exactly one.
+    """
+    mark = f"\0--data-root\0{data_root}\0".encode()
+    found = {pid for pid in _pids() if mark in _read(pid, "cmdline")}
+    own = [pid for pid in found if _parent(pid) not in found]
+    if len(own) != 1:
+        raise ClusterError(f"{len(own)} daemons with --data-root {data_root}")
+    return own[0]
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _parent(pid: int) -> int:
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    return int(fields[1]) if fields else 0
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""  # it ended
