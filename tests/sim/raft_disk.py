@@ -48,6 +48,8 @@ class SimDirectory:
         """Operations done, in order."""
         self.cut_after: int | None = None
         """How many operations are left before the power is cut."""
+        self.cut_after_create: int | None = None
+        """The same, counted from when the next file is created: a snapshot, or the log anew."""
         self.fail_after: int | None = None
         """How many operations are left before the disk is full."""
         self._rng = rng
@@ -60,6 +62,8 @@ class SimDirectory:
             self.fail_after -= 1
             if self.fail_after < 0:
                 raise StorageFailure("cannot write: no space left on device")
+        if name == "create" and self.cut_after_create is not None:
+            self.cut_after, self.cut_after_create = self.cut_after_create, None
         if self.cut_after is not None:
             self.cut_after -= 1
             if self.cut_after < 0:
@@ -101,7 +105,7 @@ class SimDirectory:
 
     def restart(self, *, power_loss: bool) -> None:
         """Come back after the process ended, or after the whole machine did."""
-        self.cut_after = self.fail_after = None
+        self.cut_after = self.cut_after_create = self.fail_after = None
         if not power_loss:
             return
         names = self._files if self._rng.random() < 0.5 else self._durable

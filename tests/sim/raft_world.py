@@ -283,17 +283,22 @@ class Checker:
             if leader.wal.holds(last) and leader.wal.entry(last) != wal.entry(last):
                 raise Violation(f"{node.node_id} acknowledges {last}, but has another entry there")
 
+    def check_held(self, node: SimNode, index: int) -> None:
+        """Check that an entry would survive a power loss of every manager at this moment."""
+        if index <= node.wal.first_index:
+            return
+        entry = node.wal.entry(index)
+        holders = {i for i, life in self.last_lives.items() if life.holds_durably(entry)}
+        if not any(
+            2 * len(holders & members) > len(members)
+            for members in (set(node.core.roster.members), node.checked_members)
+        ):
+            raise Violation(f"{node.node_id} commits {entry}, which only {holders} hold")
+
     def _check_quorum(self, node: SimNode) -> None:
-        """Check that what a leader committed would survive a power loss of every manager."""
-        core, wal = node.core, node.wal
+        wal = node.wal
         for index in range(max(node.checked_commit, wal.first_index) + 1, wal.commit_index + 1):
-            entry = wal.entry(index)
-            holders = {i for i, life in self.last_lives.items() if life.holds_durably(entry)}
-            if not any(
-                2 * len(holders & members) > len(members)
-                for members in (set(core.roster.members), node.checked_members)
-            ):
-                raise Violation(f"{node.node_id} commits {entry}, which only {holders} hold")
+            self.check_held(node, index)
 
     def _check_leader(self, node: SimNode) -> None:
         term = node.core.term
@@ -345,7 +350,7 @@ class Client:
                 entry = encode_command(
                     CommandEntry(self.session, self.sequence, self.sequence, command)
                 )
-                done = partial(self.on_outcome, self.sequence)
+                done = partial(self.on_outcome, node, self.sequence)
             else:
                 entry, done = OPEN_SESSION, self.on_session
             node.enter(lambda: node.core.submit(entry, done))
@@ -364,13 +369,16 @@ class Client:
             self.session = index
             self.attempt_command()
 
-    def on_outcome(self, sequence: int, fate: Fate, index: int, outcome: Outcome) -> None:
+    def on_outcome(
+        self, node: SimNode, sequence: int, fate: Fate, index: int, outcome: Outcome
+    ) -> None:
         """Take the acknowledgement."""
         if fate is not Fate.APPLIED or self.is_done or sequence != self.sequence:
             return
         if outcome.verdict != 0:
             raise Violation(f"{self.name}.{self.sequence}: {outcome}")
         self.is_done = True
+        self.world.checker.check_held(node, index)
         self.world.acknowledge(self, index)
         self.world.later(self.world.rng.uniform(0, 0.1), self.step)
 
@@ -579,7 +587,7 @@ class World:
         members = leader.core.roster.members
         outside = [n for n in self.names if n not in members]
         if outside and self.rng.random() < 0.6:
-            self._add(leader, self.rng.choice(outside))
+            self.add(leader, self.rng.choice(outside))
         elif len(members) > 2:
             node_id = self.rng.choice(sorted(members.keys() - {leader.node_id}))
             change = MemberChange("rem", members[node_id])
@@ -590,7 +598,8 @@ class World:
             )
             leader.kick()
 
-    def _add(self, leader: SimNode, node_id: str) -> None:
+    def add(self, leader: SimNode, node_id: str) -> None:
+        """Start a joiner, and have it added."""
         joiner = self.nodes.get(node_id)
         if joiner is not None and joiner.core.roster.members:
             return  # a member that does not know yet that it was removed
@@ -651,22 +660,34 @@ class World:
         node.enter(lambda: node.core.ask_read(done))
         node.kick()
 
-    def run(self, trouble_s: float, *, heal_s: float = 25.0) -> None:
-        """Make trouble, heal everything, and check that all is as it should be."""
+    def start(self) -> None:
+        """Bring up a cluster, and clients that use it."""
         self.boot(self.names[0], Bootstrap())
         self._play(1.0, lambda: self.nodes["n0"].core.is_leader)
         for node_id in self.names[1 : self._voters]:
-            self._add(self.nodes["n0"], node_id)
+            self.add(self.nodes["n0"], node_id)
             self._play(self.now + 5.0, lambda i=node_id: self._is_voter(i))  # type: ignore[misc]
         for client in self._clients:
             self.later(self.rng.uniform(0, 0.2), client.step)
         self.later(0.1, self.ask_read)
-        self.later(0.3, self.make_trouble)
-        self._play(self.now + trouble_s, lambda: False)
+
+    def play(self, seconds: float) -> None:
+        """Let time pass."""
+        self._play(self.now + seconds, lambda: False)
+
+    def settle(self, heal_s: float = 25.0) -> None:
+        """Heal everything, and check that all is as it should be, and soon."""
         self._heal()
         if not self._play(self.now + heal_s, self._is_settled):
             raise Violation(f"not settled {heal_s} s after all faults ended: {self._describe()}")
         self._check_end()
+
+    def run(self, trouble_s: float) -> None:
+        """Start, make trouble for some time, and settle."""
+        self.start()
+        self.later(0.3, self.make_trouble)
+        self.play(trouble_s)
+        self.settle()
 
     def _play(self, until_s: float, is_done: Callable[[], bool]) -> bool:
         while self._queue and self._queue[0][0] <= until_s:
@@ -686,7 +707,7 @@ class World:
         self.is_quiet = True
         self._blocked.clear()
         for disk in self.disks.values():
-            disk.cut_after = disk.fail_after = None
+            disk.cut_after = disk.cut_after_create = disk.fail_after = None
         for node in list(self.nodes.values()):
             if node.is_paused:
                 node.resume()
@@ -694,12 +715,13 @@ class World:
             if node_id not in self.removed:
                 self.later(0.1, self.boot, node_id)
 
-    def _leader(self) -> SimNode | None:
+    def leader(self) -> SimNode | None:
+        """Return who leads in the newest term."""
         leaders = [n for n in self.nodes.values() if n.core.is_leader]
         return max(leaders, key=lambda n: n.core.term, default=None)
 
     def _is_settled(self) -> bool:
-        leader = self._leader()
+        leader = self.leader()
         if leader is None or not all(client.is_done for client in self._clients):
             return False
         end = leader.wal.last_index
@@ -719,7 +741,7 @@ class World:
         return "\n".join(lines)
 
     def _check_end(self) -> None:
-        leader = self._leader()
+        leader = self.leader()
         if leader is None:
             raise Violation("no leader at the end")
         final = leader.ledger.commands
