@@ -87,7 +87,10 @@ class Lab:
 
     directory: Path
     nodes: dict[int, Node] = field(default_factory=dict[int, Node])
-    servers: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+    servers: dict[str, list[Callable[[], None]]] = field(
+        default_factory=dict[str, list[Callable[[], None]]]
+    )
+    """How to close the servers of a replica."""
 
     @property
     def client(self) -> Path:
@@ -103,8 +106,16 @@ class Lab:
     async def serve(self, *replicas: Replica) -> None:
         """Start a TCP and a UDP server in each sandbox; both answer `NAME CLIENT-ADDRESS`."""
         for replica in replicas:
-            await serve_tcp(self, replica)
-            await serve_udp(self, replica)
+            self.servers[replica.name] = [
+                await serve_tcp(self, replica),
+                await serve_udp(self, replica),
+            ]
+
+    def stop(self, *names: str) -> None:
+        """Close the servers of replicas."""
+        for name in names:
+            for close in self.servers.pop(name):
+                close()
 
 
 @contextlib.asynccontextmanager
@@ -125,9 +136,9 @@ async def lab(
             _join(bridge, path, number)
         for node in made.nodes.values():
             await node.start()
-        async with made.servers:
-            yield made
+        yield made
     finally:
+        made.stop(*tuple(made.servers))
         for node in made.nodes.values():
             await node.kill()
             if (node.directory / "netns").exists():
@@ -178,7 +189,7 @@ def _join(bridge: Path, path: Path, number: int) -> None:
     os.close(descriptor)
 
 
-async def serve_tcp(made: Lab, replica: Replica) -> None:
+async def serve_tcp(made: Lab, replica: Replica) -> Callable[[], None]:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             host = writer.get_extra_info("peername")[0]
@@ -194,7 +205,7 @@ async def serve_tcp(made: Lab, replica: Replica) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("0.0.0.0", TCP_PORT))
     server = await asyncio.start_server(greet, sock=listener, backlog=512)
-    made.servers.callback(server.close)
+    return server.close
 
 
 class _Greeter(asyncio.DatagramProtocol):
@@ -210,12 +221,12 @@ class _Greeter(asyncio.DatagramProtocol):
         self._transport.sendto(f"{self._name} {addr[0]}\n".encode(), addr)
 
 
-async def serve_udp(made: Lab, replica: Replica) -> None:
+async def serve_udp(made: Lab, replica: Replica) -> Callable[[], None]:
     bound = netns.open_socket_in(made.sandbox(replica), socket.AF_INET, socket.SOCK_DGRAM)
     bound.bind(("0.0.0.0", UDP_PORT))
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(lambda: _Greeter(replica.name), sock=bound)
-    made.servers.callback(transport.close)
+    return transport.close
 
 
 @contextlib.asynccontextmanager

@@ -90,8 +90,7 @@ async def test_scaling_under_load_fails_no_connection(three: Lab) -> None:
             # Draining: out of every balancer first, gone when nobody uses it any more.
             await three.apply(with_more)
             await outside.wait_until_answers(CONNECTIONS)
-            await three.servers.aclose()
-            await three.serve(*WEB)
+            three.stop(*(replica.name for replica in MORE))
             await three.apply(WORLD)
 
     assert {"d", "e"} <= outside.answers.keys()
