@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from cluster.cli.values import key_values
+from cluster.node import footprint
 from cluster.node.config import GOSSIP_PORT, NodeConfig, Profile
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -72,7 +73,10 @@ def daemon(
         gossip_port=gossip_port,
         labels=tuple(key_values(labels).items()),
     )
-    importlib.import_module("cluster.node.daemon").run_daemon(config)
+    footprint.before_imports()
+    with footprint.without_public_authorities():
+        run_daemon = importlib.import_module("cluster.node.daemon").run_daemon
+    run_daemon(config)
 
 
 def _path(socket_path: Path | None) -> Path | None:

@@ -13,4 +13,5 @@ Modules:
     node: members of the cluster
     service: what a user asks to run
     task: attempts at running one replica
+    version: the version of hivewire
 """

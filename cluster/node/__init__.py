@@ -6,6 +6,7 @@ Modules:
     config: its settings
     daemon: the process
     facts: what it says of its machine
+    footprint: how little memory it needs
     founding: the first objects and files of a cluster
     leader: the control loops of the leading manager
     manager: consensus, port 2377 and sessions of a manager

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib import metadata
 from pathlib import Path
 
 from cluster.api.backend import EngineFacts
 from cluster.model.node import NodeDescription
+from cluster.model.version import VERSION
 from cluster.node.config import NodeConfig
-
-
-def hivewire_version() -> str:
-    """Return the installed version."""
-    try:
-        return metadata.version("hivewire")
-    except metadata.PackageNotFoundError:
-        return "0.0.0"
 
 
 def describe(config: NodeConfig) -> EngineFacts:
@@ -25,7 +17,7 @@ def describe(config: NodeConfig) -> EngineFacts:
     return EngineFacts(
         engine_id=config.hostname,
         hostname=config.hostname,
-        version=hivewire_version(),
+        version=VERSION,
         operating_system=_operating_system(),
         kernel_version=platform.release(),
         architecture=platform.machine(),
