@@ -31,6 +31,8 @@ from cluster.model.errors import ERRORS, Invalid, Unavailable
 
 HttpSession = aiohttp.ClientSession
 """A client of managers, from `http_session`; only this module knows what it is."""
+KEPT_S = 5.0
+"""How long a connection that is kept waits for the next request."""
 CONNECT_S = 2.0
 """TCP and TLS together. Short, because there are other managers to ask."""
 REQUEST_S = 10.0
@@ -44,8 +46,8 @@ class NotThatManager(Unavailable):
 
 @asynccontextmanager
 async def http_session() -> AsyncGenerator[HttpSession]:
-    """Lend a client; every request has a connection of its own, with the current certificate."""
-    connector = aiohttp.TCPConnector(force_close=True, limit=0)
+    """Lend a client."""
+    connector = aiohttp.TCPConnector(keepalive_timeout=KEPT_S, limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
         yield session
 
@@ -59,10 +61,13 @@ async def call(
     node: str = "",
     body: Body | None = None,
     timeout_s: float = REQUEST_S,
+    keep: bool = False,
 ) -> bytes:
     """Return the body of the answer: of a POST with `body`, without it of a GET.
 
     node: id of the manager that must answer; empty: whoever `context` takes.
+    keep: leave the connection open for the next request. It goes on with the certificate that it
+    began with: whoever keeps it must let it go now and then.
 
     Raises:
         ClusterError: see the module.
@@ -73,7 +78,7 @@ async def call(
             "GET" if body is None else "POST",
             f"https://{address}{path}",
             data=None if body is None else encode_body(body),
-            headers={} if body is None else {"Content-Type": CONTENT_TYPE},
+            headers={"Content-Type": CONTENT_TYPE, "Connection": "keep-alive" if keep else "close"},
             ssl=context,
             server_hostname=node or None,
             allow_redirects=False,

@@ -38,6 +38,8 @@ from cluster.model.errors import Unavailable
 
 _Answer = TypeVar("_Answer", RenewResponse, RaftJoinResponse)
 SIGHTINGS_S = 2.0
+REPORTS_PER_CONNECTION = 100
+"""Every second one: a handshake for each would be most of what an idle manager does."""
 RAFT_JOIN_S = 30.0
 """A new manager is told the log before it is a member."""
 
@@ -49,6 +51,7 @@ class Peers:
         """session: from `calls.http_session`."""
         self._session = session
         self._contexts = contexts
+        self._reports = 0
 
     async def renew(self, managers: Sequence[ManagerAddress], csr: bytes) -> bytes:
         """Return a certificate (PEM) for the request, from the first manager that answers.
@@ -114,6 +117,7 @@ class Peers:
         Raises:
             ClusterError: not answered, or refused.
         """
+        self._reports += 1
         await call(
             self._session,
             leader.address,
@@ -122,6 +126,7 @@ class Peers:
             node=leader.node,
             body=report,
             timeout_s=SIGHTINGS_S,
+            keep=self._reports % REPORTS_PER_CONNECTION != 0,
         )
 
     async def logs(self, manager: ManagerAddress, query: LogQuery) -> LogPages:
