@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 START_TIMEOUT_S = 60.0
 REQUEST_BYTES_MAX = 64 * 1024
 CONNECT_TIMEOUT_S = 5.0
+PORTS_TIMEOUT_S = 2.0
+PORTS_PAUSE_S_MIN, PORTS_PAUSE_S_MAX = 0.25, 2.0
+EVENTS_PATH = '/events?filters={"type":["service"]}'
 
 
 @dataclass(slots=True)
@@ -158,6 +162,25 @@ class _Service(msgspec.Struct):
 T = TypeVar("T")
 
 
+@contextlib.asynccontextmanager
+async def _requested(
+    cluster: _Cluster, node: LocalNode, method: str, path: str, body: object = None
+) -> AsyncGenerator[aiohttp.ClientResponse]:
+    """Lend the response of a node's API; raises as `request`."""
+    connector = aiohttp.UnixConnector(str(cluster.layout.socket(node)))
+    try:
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.request(method, f"http://localhost{path}", json=body) as response,
+        ):
+            if not response.ok:
+                told = await response.text(errors="replace")
+                raise FailedPrecondition(f"{node.name}: {told.strip()}")
+            yield response
+    except (aiohttp.ClientError, OSError) as error:
+        raise ClusterError(f"{node.name}: {error}") from error
+
+
 async def request(
     cluster: _Cluster, node: LocalNode, method: str, path: str, body: object = None
 ) -> bytes:
@@ -166,18 +189,8 @@ async def request(
     Raises:
         ClusterError: it answered with an error, or not at all.
     """
-    connector = aiohttp.UnixConnector(str(cluster.layout.socket(node)))
-    try:
-        async with (
-            aiohttp.ClientSession(connector=connector) as session,
-            session.request(method, f"http://localhost{path}", json=body) as response,
-        ):
-            data = await response.read()
-            if not response.ok:
-                raise FailedPrecondition(f"{node.name}: {data.decode(errors='replace').strip()}")
-            return data
-    except (aiohttp.ClientError, OSError) as error:
-        raise ClusterError(f"{node.name}: {error}") from error
+    async with _requested(cluster, node, method, path, body) as response:
+        return await response.read()
 
 
 async def get(cluster: _Cluster, node: LocalNode, path: str, kind: type[T]) -> T:
@@ -247,14 +260,32 @@ async def _wait_until_ready(cluster: _Cluster, first: LocalNode) -> None:
 async def watch_ports(cluster: _Cluster) -> None:
     """Keep the list of published ports as any manager tells it, for the forwarder."""
     while True:
-        await asyncio.sleep(0.25)
         for node in cluster.layout.nodes:
             if node.is_manager and node.name in cluster.pids and cluster.ready:
                 with contextlib.suppress(ClusterError, TimeoutError):
-                    async with asyncio.timeout(2.0):
-                        services = await get(cluster, node, "/services", list[_Service])
-                        cluster.ports = _published(services)
-                        break
+                    await _follow_ports(cluster, node)
+        await asyncio.sleep(PORTS_PAUSE_S_MIN)
+
+
+async def _follow_ports(cluster: _Cluster, node: LocalNode) -> None:
+    """Look at the ports after every event, and ever more seldom without one.
+
+    Raises:
+        ClusterError, TimeoutError: the node does not answer any more.
+    """
+    pause_s = PORTS_PAUSE_S_MIN
+    async with _requested(cluster, node, "GET", EVENTS_PATH) as events:
+        while True:
+            async with asyncio.timeout(PORTS_TIMEOUT_S):
+                cluster.ports = _published(await get(cluster, node, "/services", list[_Service]))
+            try:
+                async with asyncio.timeout(pause_s):
+                    if not await events.content.readany():
+                        return
+            except TimeoutError:
+                pause_s = min(2 * pause_s, PORTS_PAUSE_S_MAX)
+            else:
+                pause_s = PORTS_PAUSE_S_MIN
 
 
 def _published(services: list[_Service]) -> list[tuple[str, int]]:
