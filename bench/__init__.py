@@ -5,6 +5,7 @@ numbers are not is said in each module. Peers come from Debian and are installed
 
 Modules:
     commits: control plane: committed writes beside etcd
+    idle: memory and processor time of idle nodes
     ingress: a published port beside HAProxy
     lab: two nodes and a client in namespaces
     loadgen: closed-loop HTTP clients
