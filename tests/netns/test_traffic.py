@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
 
+from dataplane.addressing import endpoint_mac
 from dataplane.kernel import netns
+from dataplane.plan import Interface, Network, NodePlan, Protocol, VirtualService
 from tests.netns.lab import Lab, connection, count, lab, ping, tcp_ask, udp_count
 from tests.netns.world import PUBLISHED, TCP_PORT, UDP_PORT, VIP, Replica, World, underlay
 
@@ -107,6 +109,69 @@ async def test_service_without_backends_refuses_at_once(three: Lab) -> None:
             await tcp_ask(three.client, entry, PUBLISHED)
         with pytest.raises(ConnectionRefusedError):
             await udp_count(three.client, entry, PUBLISHED, 1)
+
+
+async def test_replica_that_does_not_listen_refuses(three: Lab) -> None:
+    closed = ((Protocol.TCP, PUBLISHED, 1), (Protocol.UDP, PUBLISHED, 1))
+    await three.apply(replace(WORLD, ports=closed))
+
+    for entry in map(underlay, three.nodes):
+        for _ in WEB:
+            with pytest.raises(ConnectionRefusedError):
+                await tcp_ask(three.client, entry, PUBLISHED)
+        with pytest.raises(ConnectionRefusedError):
+            await udp_count(three.client, entry, PUBLISHED, 1)
+
+
+async def test_sandbox_on_two_networks_uses_the_services_of_both(three: Lab) -> None:
+    both = second_network(WORLD, OTHER)
+    await three.apply(WORLD)
+    await three.nodes[1].apply(both)
+    await three.serve(*WEB)
+    place = three.sandbox(OTHER)
+
+    # The uplink moved from eth1 to eth2 while the sandbox ran.
+    for address, port in ((VIP, TCP_PORT), (SECOND_VIP, TCP_PORT), (underlay(2), PUBLISHED)):
+        answers, _ = await count(tcp_ask, place, address, port, 6)
+        assert answers == ({"a": 6} if address == SECOND_VIP else {"a": 2, "b": 2, "c": 2})
+    await three.apply(WORLD)
+    assert (await count(tcp_ask, place, VIP, TCP_PORT, 3))[0] == {"a": 1, "b": 1, "c": 1}
+    assert (await count(tcp_ask, place, underlay(2), PUBLISHED, 3))[0] == {"a": 1, "b": 1, "c": 1}
+
+
+SECOND_VIP = IPv4Address("198.19.1.200")
+
+
+def second_network(world: World, *members: Replica) -> NodePlan:
+    """Return node 1's plan with `members` and replica a in a network of their own, too."""
+    plan = world.plan(1)
+    subnet = IPv4Network("198.19.1.0/24")
+    backend = subnet.network_address + WEB[0].number
+    green = Network(
+        id="green",
+        name="green",
+        vni=5002,
+        subnet=subnet,
+        gateway=subnet.network_address + 1,
+        services=(VirtualService(SECOND_VIP, (backend,)),),
+        mtu=1400,
+    )
+    numbers = {replica.name: replica.number for replica in (*members, WEB[0])}
+    addresses = {name: subnet.network_address + number for name, number in numbers.items()}
+    return replace(
+        plan,
+        networks=(*plan.networks, green),
+        sandboxes=tuple(
+            replace(
+                sandbox,
+                interfaces=(
+                    *sandbox.interfaces,
+                    Interface("green", addresses[sandbox.id], endpoint_mac(addresses[sandbox.id])),
+                ),
+            )
+            for sandbox in plan.sandboxes
+        ),
+    )
 
 
 async def test_gateway_addresses_are_no_network_between_sandboxes(three: Lab) -> None:
