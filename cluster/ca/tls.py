@@ -30,6 +30,7 @@ from cluster.model.node import Role
 
 ALPN_HTTP = "http/1.1"
 ALPN_RAFT = "hivewire-raft/1"
+ALPN_GOSSIP = "hivewire-gossip/1"
 _NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h; the ssl module has no name for it."""
 
@@ -47,10 +48,16 @@ class TlsContexts:
     """Client of a manager's HTTP endpoints and sessions."""
     raft: ssl.SSLContext
     """Client of another manager's Raft."""
+    gossip_server: ssl.SSLContext
+    """For any node of the cluster, and only with a certificate."""
+    gossip_client: ssl.SSLContext
+    """To any node of the cluster: whom it talks to follows from the sealed frames."""
 
     def reload(self, directory: CertificateDirectory) -> None:
         """Use the certificate that is in `directory` now, for connections made from now on."""
-        for context in (self.server, self.http, self.raft):
+        for context in (
+            self.server, self.http, self.raft, self.gossip_server, self.gossip_client
+        ):  # fmt: skip
             context.load_cert_chain(directory.certificate_path, directory.key_path)
 
 
@@ -60,8 +67,19 @@ def tls_contexts(directory: CertificateDirectory, cluster: ClusterId) -> TlsCont
     server.verify_mode = ssl.CERT_OPTIONAL
     server.verify_flags |= _NO_CHECK_TIME
     server.set_alpn_protocols([ALPN_RAFT, ALPN_HTTP])
-    contexts = TlsContexts(server, _client_context(ALPN_HTTP), _client_context(ALPN_RAFT))
-    for context in (server, contexts.http, contexts.raft):
+    gossip_server = _context(ssl.PROTOCOL_TLS_SERVER)
+    gossip_server.verify_mode = ssl.CERT_REQUIRED
+    gossip_server.set_alpn_protocols([ALPN_GOSSIP])
+    gossip_client = _client_context(ALPN_GOSSIP)
+    gossip_client.check_hostname = False
+    contexts = TlsContexts(
+        server,
+        _client_context(ALPN_HTTP),
+        _client_context(ALPN_RAFT),
+        gossip_server,
+        gossip_client,
+    )
+    for context in (server, contexts.http, contexts.raft, gossip_server, gossip_client):
         context.load_verify_locations(directory.ca_path)
     for context in (contexts.http, contexts.raft):
         context.sslobject_class = _checking(lambda peer: _check_manager(peer, cluster))

@@ -97,6 +97,8 @@ class Agent:
         if remembered.info is not None:
             self._info.set_result(remembered.info)
         self._is_restart = remembered.assignment is not None
+        self._members: set[NodeId] = set()
+        """Nodes of the cluster, as last told."""
         self._running = asyncio.Event()
         self.peer: Peer | None = None
         self.worker: Worker | None = None
@@ -215,6 +217,8 @@ class Agent:
             keys=_ring(info),
             state_directory=directory,
             rng=self._rng,
+            server_ssl=lambda: self._contexts.gossip_server,
+            client_ssl=lambda: self._contexts.gossip_client,
         )
 
     def _make_worker(self, peer: Peer) -> Worker:
@@ -242,10 +246,12 @@ class Agent:
             return
         self.peer.set_keys(_ring(info))
         self.peer.join(_bootstrap(info, self._record.node))
-        known = {str(node.id) for node in info.nodes}
-        for member in self.peer.members():
-            if member.node_id not in known and member.state is not State.LEFT:
-                self.peer.mark_left(member.node_id)
+        # Only who was in the cluster can have been removed: gossip may know a joining node before
+        # the managers have told us of it.
+        known = {node.id for node in info.nodes}
+        for gone in self._members - known - {self._record.node}:
+            self.peer.mark_left(gone)
+        self._members = known
         self.worker.set_cluster_info(info)
 
 
