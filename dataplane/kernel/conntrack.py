@@ -8,11 +8,11 @@ Source: linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netlin
 
 from __future__ import annotations
 
-import socket
 import struct
 
 from dataplane.diff import Flow
 from dataplane.kernel.netlink import Message, attribute, attribute_u8, attribute_u32, nested
+from dataplane.kernel.rtnetlink import AF_INET
 from dataplane.plan import Protocol
 
 _DELETE = (1 << 8) | 2
@@ -22,7 +22,7 @@ _CTA_IP_V4_SRC, _CTA_IP_V4_DST = 1, 2
 _CTA_PROTO_NUM, _CTA_PROTO_SRC_PORT = 1, 2
 _CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_REPLY_FLAGS = 1, 2
 _MATCH_IP_SRC, _MATCH_IP_DST, _MATCH_PROTO_NUM, _MATCH_PROTO_SRC_PORT = 1, 2, 8, 16
-_NUMBERS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
+_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
 
 
 def forget(flow: Flow) -> Message:
@@ -43,5 +43,5 @@ def forget(flow: Flow) -> Message:
         parts.append(nested(_CTA_TUPLE_ORIG, original))
         flags.insert(0, attribute_u32(_CTA_FILTER_ORIG_FLAGS, _MATCH_IP_DST))
     # With version 0 the kernel reads no family, and then no addresses.
-    header = struct.pack("=BBH", socket.AF_INET, 1, 0)
+    header = struct.pack("=BBH", AF_INET, 1, 0)
     return Message(_DELETE, 0, header + b"".join(parts) + nested(_CTA_FILTER, *flags))

@@ -8,7 +8,6 @@ Source: rtnetlink(7), linux/rtnetlink.h, linux/if_link.h, linux/neighbour.h, lin
 
 from __future__ import annotations
 
-import socket
 import struct
 from ipaddress import IPv4Address, IPv4Network
 
@@ -24,6 +23,7 @@ from dataplane.kernel.netlink import (
     nested,
 )
 
+_AF_UNSPEC, AF_INET, AF_BRIDGE = 0, 2, 7
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
@@ -197,7 +197,7 @@ def remove_address(index: int, address: IPv4Address, prefix_length: int) -> Mess
 
 
 def _address(index: int, address: IPv4Address, prefix_length: int) -> bytes:
-    header = _IFADDR.pack(socket.AF_INET, prefix_length, 0, 0, index)
+    header = _IFADDR.pack(AF_INET, prefix_length, 0, 0, index)
     return header + attribute(IFA_LOCAL, address.packed) + attribute(IFA_ADDRESS, address.packed)
 
 
@@ -252,9 +252,7 @@ def _route_header(
 ) -> bytes:
     length = destination.prefixlen
     short_table = table if table <= RT_TABLE_MAIN else _RT_TABLE_COMPAT
-    header = _RTMSG.pack(
-        socket.AF_INET, length, 0, 0, short_table, _RTPROT_STATIC, scope, kind, flags
-    )
+    header = _RTMSG.pack(AF_INET, length, 0, 0, short_table, _RTPROT_STATIC, scope, kind, flags)
     target = attribute(RTA_DST, destination.network_address.packed) if length else b""
     return header + attribute_u32(RTA_TABLE, table) + target
 
@@ -270,7 +268,7 @@ def remove_rule(*, mark: int, mask: int, table: int, priority: int) -> Message:
 
 
 def _rule(mark: int, mask: int, table: int, priority: int) -> bytes:
-    header = _RTMSG.pack(socket.AF_INET, 0, 0, 0, _RT_TABLE_COMPAT, 0, 0, _FR_ACT_TO_TBL, 0)
+    header = _RTMSG.pack(AF_INET, 0, 0, 0, _RT_TABLE_COMPAT, 0, 0, _FR_ACT_TO_TBL, 0)
     return header + b"".join(
         (
             attribute_u32(FRA_PRIORITY, priority),
@@ -283,33 +281,33 @@ def _rule(mark: int, mask: int, table: int, priority: int) -> bytes:
 
 def set_neighbour(index: int, address: IPv4Address, mac: str) -> Message:
     """Say for good what MAC an address has."""
-    header = _NDMSG.pack(socket.AF_INET, 0, index, NUD_PERMANENT, 0, 0)
+    header = _NDMSG.pack(AF_INET, 0, index, NUD_PERMANENT, 0, 0)
     body = attribute(NDA_DST, address.packed) + attribute(NDA_LLADDR, mac_bytes(mac))
     return Message(RTM_NEWNEIGH, _SET, header + body)
 
 
 def remove_neighbour(index: int, address: IPv4Address) -> Message:
     """Undo `set_neighbour`."""
-    header = _NDMSG.pack(socket.AF_INET, 0, index, 0, 0, 0)
+    header = _NDMSG.pack(AF_INET, 0, index, 0, 0, 0)
     return Message(RTM_DELNEIGH, 0, header + attribute(NDA_DST, address.packed))
 
 
 def set_tunnel_entry(index: int, mac: str, tunnel: IPv4Address) -> Message:
     """Say which node a VXLAN device sends a MAC to."""
-    header = _NDMSG.pack(socket.AF_BRIDGE, 0, index, NUD_PERMANENT, NTF_SELF, 0)
+    header = _NDMSG.pack(AF_BRIDGE, 0, index, NUD_PERMANENT, NTF_SELF, 0)
     body = attribute(NDA_LLADDR, mac_bytes(mac)) + attribute(NDA_DST, tunnel.packed)
     return Message(RTM_NEWNEIGH, _SET, header + body)
 
 
 def remove_tunnel_entry(index: int, mac: str) -> Message:
     """Undo `set_tunnel_entry`."""
-    header = _NDMSG.pack(socket.AF_BRIDGE, 0, index, NUD_PERMANENT, NTF_SELF, 0)
+    header = _NDMSG.pack(AF_BRIDGE, 0, index, NUD_PERMANENT, NTF_SELF, 0)
     return Message(RTM_DELNEIGH, 0, header + attribute(NDA_LLADDR, mac_bytes(mac)))
 
 
 def set_port_entry(index: int, mac: str) -> Message:
     """Say which port of its bridge a MAC is behind, whatever was learned before."""
-    header = _NDMSG.pack(socket.AF_BRIDGE, 0, index, NUD_NOARP, NTF_MASTER, 0)
+    header = _NDMSG.pack(AF_BRIDGE, 0, index, NUD_NOARP, NTF_MASTER, 0)
     return Message(RTM_NEWNEIGH, _SET, header + attribute(NDA_LLADDR, mac_bytes(mac)))
 
 
@@ -320,17 +318,17 @@ def list_links() -> Message:
 
 def list_addresses() -> Message:
     """List all IPv4 addresses (a dump)."""
-    return Message(RTM_GETADDR, 0, _IFADDR.pack(socket.AF_INET, 0, 0, 0, 0))
+    return Message(RTM_GETADDR, 0, _IFADDR.pack(AF_INET, 0, 0, 0, 0))
 
 
 def list_routes() -> Message:
     """List all IPv4 routes of all tables (a dump)."""
-    return Message(RTM_GETROUTE, 0, _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0))
+    return Message(RTM_GETROUTE, 0, _RTMSG.pack(AF_INET, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
 def list_rules() -> Message:
     """List all IPv4 rules (a dump)."""
-    return Message(RTM_GETRULE, 0, _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0))
+    return Message(RTM_GETRULE, 0, _RTMSG.pack(AF_INET, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
 def list_neighbours(family: int) -> Message:
@@ -340,4 +338,4 @@ def list_neighbours(family: int) -> Message:
 
 def _ifinfo(index: int = 0, *, up: bool = False) -> bytes:
     flag = IFF_UP if up else 0
-    return _IFINFO.pack(socket.AF_UNSPEC, 0, index, flag, flag)
+    return _IFINFO.pack(_AF_UNSPEC, 0, index, flag, flag)
