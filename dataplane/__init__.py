@@ -12,4 +12,5 @@ Modules:
     kernel: namespaces, bridges, VXLAN and nftables
     memory: a driver for tests and the simulator
     plan: the desired state
+    state: what a plan means for one node
 """
