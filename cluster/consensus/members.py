@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from cluster.consensus.config import COMMAND_BYTES_MAX
+
 Address = tuple[str, int]
 """Host (a name or an IP address) and TCP port."""
 
@@ -112,10 +114,11 @@ def decode_command(entry: bytes) -> CommandEntry:
 
 
 def is_forwardable(entry: bytes) -> bool:
-    """Tell whether a follower may ask the leader to append this."""
+    """Tell whether a follower may ask the leader to append this: only commands and sessions."""
     if entry[:1] == OPEN_SESSION:
         return len(entry) == 1
-    return entry[:1] == bytes([EntryKind.COMMAND]) and len(entry) >= _COMMAND_HEADER.size
+    size_bytes = len(entry) - _COMMAND_HEADER.size
+    return entry[:1] == bytes([EntryKind.COMMAND]) and 0 <= size_bytes <= COMMAND_BYTES_MAX
 
 
 def effective_members(applied: Mapping[str, Member], later: Iterable[Entry]) -> dict[str, Member]:

@@ -146,6 +146,7 @@ class RaftNode:
         self._proposals = Proposals(self._requests)
         self._group: asyncio.TaskGroup | None = None
         self._has_ended = False
+        self._was_removed = False
         self._seen: tuple[tuple[str | None, int, bool], int] = ((None, -1, False), -1)
         self._watchers: set[asyncio.Event] = set()
         self._waiting_to_apply: list[tuple[int, int, asyncio.Future[None]]] = []
@@ -198,6 +199,11 @@ class RaftNode:
     def is_member(self) -> bool:
         """Whether this manager has a vote, as far as it knows; not yet for a joiner."""
         return self._core.roster.is_voter
+
+    @property
+    def was_removed(self) -> bool:
+        """Whether a member said that this manager was removed: it must be stopped and emptied."""
+        return self._was_removed
 
     def members(self) -> Mapping[str, Address]:
         """Return all managers and where they listen; empty for a joiner."""
@@ -255,7 +261,9 @@ class RaftNode:
     async def add_member(
         self, node_id: str, address: Address, *, timeout_s: float = CHANGE_S
     ) -> None:
-        """Make a manager a member; it must be running with `Join`. Again: no effect.
+        """Make a manager a member. Again: no effect.
+
+        It must be running with `Join`, with the leader among its contacts.
 
         Raises:
             Invalid: it is a member at another address.
@@ -325,7 +333,8 @@ class RaftNode:
 
     def was_refused(self, node_id: str, reason: RefusalReason) -> None:
         """See `transport.MeshEvents`."""
-        if reason is RefusalReason.REMOVED and self.is_member:
+        if reason is RefusalReason.REMOVED and not self._was_removed:
+            self._was_removed = True
             _log.error("this manager was removed from the cluster peer=%s", node_id)
 
     def is_removed(self, node_id: str) -> bool:
