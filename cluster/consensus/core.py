@@ -355,8 +355,14 @@ class RaftCore:
         self._adopt_roster()
 
     def may_append(self) -> bool:
-        """See `raft.Hooks`."""
-        return not self._voting.is_handing_over
+        """See `raft.Hooks`.
+
+        Group commit: while entries are on their way to a majority, what comes waits and shares the
+        next sync and message. Appended one by one, as requests come in over a network, each would
+        cost both.
+        """
+        is_round_over = self._engine.commit_index() >= self._wal.last_index
+        return is_round_over and not self._voting.is_handing_over
 
     def apply(self, index: int, content: bytes) -> Outcome:
         """See `raft.Hooks`."""
