@@ -10,7 +10,9 @@ import asyncio
 import itertools
 import json
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import cast
 
 from aiohttp import web
 
@@ -46,37 +48,61 @@ async def fill(proposer: Proposer) -> None:
         )
 
 
-def application(raft: RaftNode, proposer: Proposer) -> web.Application:
-    """Return the HTTP front."""
+class Front(asyncio.Protocol):
+    """HTTP/1.1 on kept-alive connections, no more than the benchmark's client needs.
+
+    A web framework costs more than the commit and would be what is measured.
+    """
+
+    def __init__(
+        self, serve: Callable[[str, bytes], Awaitable[str]], group: asyncio.TaskGroup
+    ) -> None:
+        self._serve = serve
+        self._group = group
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember where to answer."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer every whole request."""
+        self._received += data
+        while True:
+            head, end, rest = self._received.partition(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
+            if not end or len(rest) < length:
+                return
+            self._received = rest[length:]
+            path = head.split(b" ", 2)[1].decode()
+            self._group.create_task(self._answer(path, rest[:length]))
+
+    async def _answer(self, path: str, body: bytes) -> None:
+        text = (await self._serve(path, body)).encode()
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text)
+        self._transport.write(head + text)
+
+
+def serving(raft: RaftNode, proposer: Proposer) -> Callable[[str, bytes], Awaitable[str]]:
+    """Return what answers requests."""
     numbers = itertools.count()
 
-    async def put(request: web.Request) -> web.Response:
-        status = TaskStatus(TaskState.RUNNING, 0.0, (await request.read()).decode())
-        index = await proposer.propose([ReportStatus(task_id(next(numbers)), NODE, status)])
-        return web.Response(text=str(index))
+    async def serve(path: str, body: bytes) -> str:
+        match path:
+            case "/put":
+                status = TaskStatus(TaskState.RUNNING, 0.0, body.decode())
+                change = ReportStatus(task_id(next(numbers)), NODE, status)
+                return str(await proposer.propose([change]))
+            case "/add":
+                node, host, port = body.decode().split()
+                await raft.add_member(node, (host, int(port)))
+            case "/fill":
+                await fill(proposer)
+            case _:
+                pass
+        return f"{int(raft.is_leader)} {len(raft.members())}"
 
-    async def leader(_: web.Request) -> web.Response:
-        return web.Response(text=f"{int(raft.is_leader)} {len(raft.members())}")
-
-    async def add(request: web.Request) -> web.Response:
-        node, host, port = (await request.read()).decode().split()
-        await raft.add_member(node, (host, int(port)))
-        return web.Response()
-
-    async def prepare(_: web.Request) -> web.Response:
-        await fill(proposer)
-        return web.Response()
-
-    made = web.Application()
-    made.add_routes(
-        [
-            web.post("/put", put),
-            web.get("/leader", leader),
-            web.post("/add", add),
-            web.post("/fill", prepare),
-        ]
-    )
-    return made
+    return serve
 
 
 async def run(directory: Path, number: int) -> None:
@@ -107,15 +133,16 @@ async def run(directory: Path, number: int) -> None:
         clock=lambda: settings["now"],
     )
     await port.open("127.0.0.1", settings["raft"][number])
-    runner = web.AppRunner(application(raft, Proposer(raft)), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", settings["http"][number]).start()
     async with asyncio.TaskGroup() as group:
         running = group.create_task(raft.run())
+        serve = serving(raft, Proposer(raft))
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Front(serve, group), "127.0.0.1", settings["http"][number]
+        )
         await asyncio.to_thread(sys.stdin.read)
+        server.close()
         running.cancel()
     await port.close()
-    await runner.cleanup()
 
 
 if __name__ == "__main__":
