@@ -1,9 +1,10 @@
 """How little memory a daemon needs: settings of the C library's allocator, and what start-up left.
 
-`before_imports` is to be called before anything heavy is imported, `after_start` once the daemon
-serves. Nothing here changes what the daemon does.
+`before_imports` is to be called before anything heavy is imported, `after_start` when the daemon
+begins to serve, and `settle` once its node has found its place. Nothing here changes what the
+daemon does.
 
-Source: mallopt(3), malloc_trim(3); asyncio.sslproto for the size of its buffers.
+Source: mallopt(3), malloc_trim(3), madvise(2), proc(5); asyncio.sslproto for its buffers.
 """
 
 from __future__ import annotations
@@ -12,11 +13,17 @@ import asyncio.sslproto
 import ctypes
 import gc
 import os
+import re
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 _M_ARENA_MAX = -8
 """malloc.h."""
+_MADV_DONTNEED = 4
+"""mman.h."""
+_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (r-.p) \S+ \S+ ([1-9]\d*) ", re.ASCII)
+"""Head of a mapping that is read from a file and cannot be written to (proc(5), smaps)."""
 _AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """Where OpenSSL looks for them (SSL_CTX_set_default_verify_paths(3))."""
 _TLS_BUFFER_BYTES = 32 * 1024
@@ -54,3 +61,35 @@ def after_start() -> None:
     gc.collect()
     gc.freeze()
     ctypes.CDLL(None).malloc_trim(0)
+
+
+def settle() -> None:
+    """Give back what start-up and joining needed and idling does not.
+
+    That is free heap, and the pages of programs and libraries: they are read from their files again
+    when they are used. Most of a daemon's were used once, by an import. They are shared between all
+    daemons of a machine, so this makes a process look as small as it is and frees little beside.
+    """
+    libc = ctypes.CDLL(None)
+    gc.collect()
+    libc.malloc_trim(0)
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    with suppress(OSError):
+        for start, end in unwritten_mappings(Path("/proc/self/smaps").read_text()):
+            libc.madvise(start, end - start, _MADV_DONTNEED)
+
+
+def unwritten_mappings(smaps: str) -> list[tuple[int, int]]:
+    """Return (start, end) of the mappings that hold nothing but what their file holds (pure).
+
+    What a loader has relocated before it took the right to write away counts as anonymous: it would
+    be lost.
+    """
+    found: list[tuple[int, int]] = []
+    head: re.Match[str] | None = None
+    for line in smaps.splitlines():
+        if line[0] in "0123456789abcdef":
+            head = _MAPPING.match(line)
+        elif head is not None and line.startswith("Anonymous:") and line.split()[1] == "0":
+            found.append((int(head[1], 16), int(head[2], 16)))
+    return found

@@ -19,7 +19,7 @@ from cluster.dispatch.peers import Peers
 from cluster.model.errors import ClusterError
 from cluster.model.ids import NodeId
 from cluster.model.node import NodeDescription, Role
-from cluster.node import state_file
+from cluster.node import footprint, state_file
 from cluster.node.agent import Agent
 from cluster.node.config import NodeConfig
 from cluster.node.manager import Manager
@@ -27,6 +27,8 @@ from cluster.node.state_file import MembershipRecord
 
 logger = logging.getLogger(__name__)
 
+SETTLE_S = 5.0
+"""After a node is ready, its first tasks and its data plane still come."""
 LEAVE_RAFT_S = 5.0
 """How long a leaving manager tries to take its vote back."""
 
@@ -88,6 +90,7 @@ class Member:
                 group.create_task(self._manage(self.manager))
             group.create_task(self.agent.run())
             group.create_task(self._keep_certificate(peers, contexts, identity))
+            group.create_task(self._settle())
             self._started.set()
 
     @property
@@ -123,6 +126,11 @@ class Member:
             await manager.ready.wait()
             if self.record.is_joining_raft:
                 self._remember(replace(self.record, is_joining_raft=False))
+
+    async def _settle(self) -> None:
+        await self.wait_until_ready()
+        await asyncio.sleep(SETTLE_S)
+        footprint.settle()
 
     async def _keep_certificate(
         self, peers: Peers, contexts: TlsContexts, identity: PeerIdentity
