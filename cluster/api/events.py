@@ -87,11 +87,11 @@ class Events:
                     yield msgspec.json.encode(event_view(event)) + b"\n"
             if until_ns and self._backend.now() * 1e9 >= until_ns:
                 return
-            await self._wait_for_more(last)
+            await self._wait_for_more(last, UNTIL_CHECK_PERIOD_S if until_ns else None)
 
-    async def _wait_for_more(self, last: int) -> None:
+    async def _wait_for_more(self, last: int, timeout_s: float | None) -> None:
         try:
-            async with asyncio.timeout(UNTIL_CHECK_PERIOD_S), self._added:
+            async with asyncio.timeout(timeout_s), self._added:
                 await self._added.wait_for(lambda: self._count > last)
         except TimeoutError:
             return
