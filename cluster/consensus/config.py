@@ -17,11 +17,11 @@ PROPOSALS_MAX = 1024
 class RaftConfig:
     """How one manager behaves. All managers of a cluster should have the same."""
 
-    election_timeout_s_min: float = 0.65
+    election_timeout_s_min: float = 0.8
     """Below this, a 100 ms stall (a dump of 100k objects) would depose a healthy leader."""
-    election_timeout_s_max: float = 1.4
+    election_timeout_s_max: float = 1.6
     """Also how long a leader may go without a majority before it steps down."""
-    heartbeat_s: float = 0.2
+    heartbeat_s: float = 0.25
     """PySyncObj demands that three fit in the shortest election timeout."""
     snapshot_entries: int = 10_000
     """Applied entries between snapshots (swarmkit: SnapshotInterval)."""
