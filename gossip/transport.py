@@ -254,7 +254,8 @@ class _JunkError(Exception):
 
 
 def _abort(transport: asyncio.BaseTransport | None) -> None:
-    if isinstance(transport, asyncio.WriteTransport):
+    # One that is closing may have let go of its TLS already; CPython 3.11.2 then fails to abort.
+    if isinstance(transport, asyncio.WriteTransport) and not transport.is_closing():
         with contextlib.suppress(OSError):
             transport.abort()
 

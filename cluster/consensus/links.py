@@ -108,7 +108,8 @@ class OutgoingLink(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once; what waits is lost."""
-        if self._transport is not None:
+        # One that is closing may have let go of its TLS already; CPython 3.11.2 then fails to abort.
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.abort()
 
     def _take_answer(self, message: Message) -> None:
@@ -184,7 +185,8 @@ class IncomingLink(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once."""
         self._stop_timer()
-        if self._transport is not None:
+        # One that is closing may have let go of its TLS already; CPython 3.11.2 then fails to abort.
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.abort()
 
     def _take(self, message: Message, transport: asyncio.Transport) -> None:

@@ -106,8 +106,7 @@ class ControlPort:
             self._server.close()
         await self._runner.cleanup()
         for transport in list(self._transports):
-            if isinstance(transport, asyncio.WriteTransport):
-                transport.abort()
+            _abort(transport)
 
     def stats(self) -> PortStats:
         """Return counters."""
@@ -153,7 +152,7 @@ class ControlPort:
             raise CertificateError("the port is closing")
         if transport.get_extra_info("ssl_object").getpeercert(binary_form=True) is None:
             loop = asyncio.get_running_loop()
-            loop.call_later(self._anonymous_s, transport.abort)
+            loop.call_later(self._anonymous_s, _abort, transport)
         return server()
 
 
@@ -170,7 +169,13 @@ class _Arrival(asyncio.Protocol):
             raise TypeError("the server is not a stream server")
         protocol = self._port.protocol_for(transport)
         if protocol is None:
-            transport.abort()
+            _abort(transport)
             return
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
+
+
+def _abort(transport: asyncio.BaseTransport) -> None:
+    # One that is closing may have let go of its TLS already; CPython 3.11.2 then fails to abort.
+    if isinstance(transport, asyncio.WriteTransport) and not transport.is_closing():
+        transport.abort()

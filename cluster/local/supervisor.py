@@ -359,7 +359,10 @@ async def answer(
             stop.set()
             return Answer(), None
         case "kill":
-            kill(cluster, cluster.layout.node(request.node), tasks=request.tasks)
+            node = cluster.layout.node(request.node)
+            kill(cluster, node, tasks=request.tasks)
+            while node.name in cluster.pids:  # noqa: ASYNC110  (the kernel is quick; bounded)
+                await asyncio.sleep(0.005)
             return Answer(), None
         case "start":
             node = cluster.layout.node(request.node)

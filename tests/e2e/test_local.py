@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
@@ -174,7 +175,8 @@ def test_second_cluster_in_the_same_place_is_refused(layout: Layout) -> None:
 
 def test_cli_shows_the_cluster(layout: Layout) -> None:
     shown = subprocess.run(
-        ["hivewire", "local", "status", "--dir", str(layout.directory)],
+        [sys.executable, "-m", "cluster.cli.main", "local", "status",
+         "--dir", str(layout.directory)],
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
 
