@@ -108,7 +108,7 @@ class OutgoingLink(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once; what waits is lost."""
-        # One that is closing may have let go of its TLS already; CPython 3.11.2 then fails to abort.
+        # A closing one may have let go of its TLS already; CPython 3.11.2 then fails to abort.
         if self._transport is not None and not self._transport.is_closing():
             self._transport.abort()
 
@@ -185,7 +185,7 @@ class IncomingLink(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once."""
         self._stop_timer()
-        # One that is closing may have let go of its TLS already; CPython 3.11.2 then fails to abort.
+        # A closing one may have let go of its TLS already; CPython 3.11.2 then fails to abort.
         if self._transport is not None and not self._transport.is_closing():
             self._transport.abort()
 

@@ -139,7 +139,7 @@ def test_junk_at_a_port_is_dropped(layout: Layout, port: int) -> None:
         connection.close()
 
     assert "Traceback" not in layout.log(node).read_text()
-    assert has_all(layout, node)
+    wait_until("all replicas answer", lambda: has_all(layout, node))
 
 
 def test_down_leaves_nothing_after_a_kill_of_everything() -> None:
