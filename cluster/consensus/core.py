@@ -299,7 +299,10 @@ class RaftCore:
         end = self._wal.last_index + 1
         next_index = reply.next_index
         if reply.reset:
-            next_index = max(min(next_index, end), self._engine.match_index(node) + 1)
+            # Never forward: a second message that was under way may find the log too short, at a
+            # place beyond the one where it differs, and both would be sent forever.
+            next_index = min(next_index, end, self._engine.next_index(node))
+            next_index = max(next_index, self._engine.match_index(node) + 1)
         elif reply.success and next_index > end:
             raise SafetyViolation(f"{node.id} acknowledges {next_index - 1}, beyond {end - 1}")
         self._engine.receive(

@@ -244,7 +244,7 @@ def decode_untrusted(body: bytes) -> Message:
     """
     try:
         message = _decoder.decode(body)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedMessageError(f"no message: {error}") from error
     if isinstance(message, AppendEntries):
         index = message.previous_index

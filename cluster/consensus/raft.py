@@ -171,6 +171,10 @@ class Engine(SyncObj):
         """Return up to where a follower's log is known to equal this leader's."""
         return self._SyncObj__raftMatchIndex.get(node, 0)
 
+    def next_index(self, node: MemberNode) -> int:
+        """Return the first entry that a follower is to be sent."""
+        return self._SyncObj__raftNextIndex[node]
+
     def responded_since(self, time_s: float) -> set[str]:
         """Return the voters that answered this leader after `time_s`."""
         times = self._SyncObj__lastResponseTime

@@ -81,7 +81,7 @@ def decode_image_untrusted(image: bytes) -> Snapshot | None:
     try:
         packed = unpacker.decompress(content, CONTENT_BYTES_MAX)
         return _decoder.decode(packed) if unpacker.eof else None
-    except (zlib.error, msgspec.MsgspecError):
+    except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 

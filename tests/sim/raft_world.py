@@ -50,6 +50,9 @@ from tests.sim.raft_disk import PowerCut, SimDirectory
 KEY = bytes(32)
 CLUSTER = "c"
 CONFIG = RaftConfig(
+    election_timeout_s_min=0.4,
+    election_timeout_s_max=1.4,
+    heartbeat_s=0.1,
     snapshot_entries=25,
     trailing_entries=6,
     chunk_bytes=150,
@@ -243,7 +246,8 @@ class Checker:
 
     def __init__(self) -> None:
         self.leaders: dict[int, str] = {}
-        self.applied: dict[int, tuple[Entry, str]] = {}
+        self.applied: dict[int, tuple[Entry, str, int]] = {}
+        """By index: the entry, who applied it first, and in which term, so not committed later."""
         self.complete: set[tuple[str, int]] = set()
         self.last_lives: dict[str, SimNode] = {}
         """The newest life of each manager, whether over or not."""
@@ -260,7 +264,7 @@ class Checker:
         applied = core.applied_index
         for index in range(max(node.checked_index + 1, wal.first_index + 1), applied + 1):
             entry = wal.entry(index)
-            known, who = self.applied.setdefault(index, (entry, node.node_id))
+            known, who, _ = self.applied.setdefault(index, (entry, node.node_id, core.term))
             if known != entry:
                 raise Violation(f"{node.node_id} applies {entry}, {who} applied {known}")
         node.checked_index = applied
@@ -308,9 +312,9 @@ class Checker:
         if (node.node_id, term) in self.complete:
             return
         self.complete.add((node.node_id, term))
-        for index, (entry, who) in self.applied.items():
-            if index <= node.wal.first_index + 1 or entry[2] >= term:
-                continue
+        for index, (entry, who, committed_by) in self.applied.items():
+            if index <= node.wal.first_index + 1 or committed_by >= term:
+                continue  # the leader of an older term, which learns late that it has won
             if not node.wal.holds(index) or node.wal.entry(index) != entry:
                 raise Violation(f"leader {node.node_id} lacks {entry}, applied by {who}")
 

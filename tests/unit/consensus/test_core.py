@@ -48,26 +48,32 @@ def chunk(
     return SnapshotChunk(term, index, term, start, len(image), image[start:end])
 
 
-def test_second_membership_change_while_one_is_uncommitted_is_denied(lone: LoneCore) -> None:
+def test_second_membership_change_waits_until_the_first_is_committed(lone: LoneCore) -> None:
     lone.lead()
     lone.acknowledge("n1", "n2")
 
     first = lone.submit(encode_change(MemberChange("add", N3)))
     second = lone.submit(encode_change(MemberChange("rem", MEMBERS[2])))
 
-    assert not first
-    assert [fate for fate, _, _ in second] == [Fate.DENIED]
+    assert (first, second) == ([], [])
+    assert not lone.core.may_change_members(MemberChange("rem", MEMBERS[2]))
+    assert set(lone.core.roster.members) == {"n0", "n1", "n2", "n3"}
     lone.acknowledge("n1", "n2", "n3")
     assert [fate for fate, _, _ in first] == [Fate.APPLIED]
-    assert set(lone.core.roster.applied) == {"n0", "n1", "n2", "n3"}
+    lone.acknowledge("n1", "n3")
+    assert [fate for fate, _, _ in second] == [Fate.APPLIED]
+    assert set(lone.core.roster.applied) == {"n0", "n1", "n3"}
 
 
-def test_membership_change_before_the_terms_first_commit_is_denied(lone: LoneCore) -> None:
+def test_membership_change_waits_for_the_terms_first_commit(lone: LoneCore) -> None:
     lone.lead()
 
     fates = lone.submit(encode_change(MemberChange("add", N3)))
 
-    assert [fate for fate, _, _ in fates] == [Fate.DENIED]
+    assert "n3" not in lone.core.roster.members
+    lone.acknowledge("n1", "n2")
+    lone.acknowledge("n1", "n2", "n3")
+    assert [fate for fate, _, _ in fates] == [Fate.APPLIED]
 
 
 def test_leader_does_not_remove_itself(lone: LoneCore) -> None:
@@ -106,6 +112,22 @@ def test_reset_never_goes_below_what_a_follower_acknowledged(lone: LoneCore) -> 
     lone.submit(NO_OP)
 
     assert [m.previous_index for m in lone.take(AppendEntries, "n1") if m.entries] == [3]
+
+
+def test_two_mismatches_under_way_do_not_keep_the_logs_apart(lone: LoneCore) -> None:
+    lone.append(1, (2, 0), *no_ops(3, 2, 1))
+    term = lone.lead()
+    lone.take(AppendEntries)
+
+    lone.deliver(
+        "n1",
+        AppendReply(term, 3, reset=True, success=False),
+        AppendReply(term, 5, reset=True, success=False),
+    )
+    lone.now += 1
+    lone.tick()
+
+    assert {m.previous_index for m in lone.take(AppendEntries, "n1")} == {2}
 
 
 def test_stale_append_leaves_matching_entries_alone(lone: LoneCore) -> None:

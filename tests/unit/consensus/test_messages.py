@@ -127,6 +127,13 @@ def test_oversized_frame_is_malformed_at_its_header() -> None:
         FrameBuffer(frame_bytes_max=10).feed_untrusted(b"\x00\x00\x00\x0b")
 
 
+def test_text_that_is_not_utf8_is_malformed() -> None:
+    body = encode(Welcome("dd"))[4:].replace(b"dd", b"\x80d")
+
+    with pytest.raises(MalformedMessageError):
+        decode_untrusted(body)
+
+
 def test_deeply_nested_garbage_is_malformed() -> None:
     with pytest.raises(MalformedMessageError):
         decode_untrusted(b"\x91" * 100_000)
