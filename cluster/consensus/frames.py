@@ -1,12 +1,13 @@
 """The log's file format: numbered, checksummed frames, and telling a torn end from damage (pure).
 
 A file is `MAGIC salt`, then frames: length, CRC-32 of the payload, number, CRC-32 of these three
-(little-endian, 4 bytes each), payload. One frame is written per sync, so only the last can be
-half-written: a *torn* frame was never acknowledged and is dropped. Anything else that does not
-check is *damage*: it may have been acknowledged, so reading it refuses.
+(little-endian, 4 bytes each), payload, padding to a multiple of 8 bytes. One frame is written per
+sync, so only the last can be half-written: a *torn* frame was never acknowledged and is dropped.
+Anything else that does not check is *damage*: it may have been acknowledged, so reading it refuses.
 
 A disk writes sectors; in a torn frame the sectors that were not written are missing or zero. This
-is how etcd tells the two apart (`server/storage/wal/decoder.go`, isTornEntry).
+is how etcd tells the two apart (`server/storage/wal/decoder.go`, isTornEntry); the padding makes
+every sector's share of a frame long enough that zeros there are no chance.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ _HEADER = struct.Struct("<III")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CRC.size
 _SECTOR_BYTES = 512
-_PIECE_BYTES_MIN = 8
-"""Fewer zero bytes than this at a sector's edge may be chance."""
+_ALIGNMENT_BYTES = 8
+_PADDING_BYTE = b"\xff"
 _LOOK_AHEAD = 8
 """How many frame numbers to look for behind a bad frame."""
 
@@ -31,7 +32,8 @@ _LOOK_AHEAD = 8
 def encode_frame(number: int, payload: bytes) -> bytes:
     """Return frame `number`."""
     header = _HEADER.pack(len(payload), zlib.crc32(payload), number & 0xFFFFFFFF)
-    return header + _CRC.pack(zlib.crc32(header)) + payload
+    padding = _PADDING_BYTE * (-len(payload) % _ALIGNMENT_BYTES)
+    return header + _CRC.pack(zlib.crc32(header)) + payload + padding
 
 
 def read_frames(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
@@ -48,7 +50,7 @@ def read_frames(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
             _require_torn(data, offset, number)
             return
         yield number, payload
-        offset += HEADER_BYTES + len(payload)
+        offset = _end_of(offset, len(payload))
         number += 1
 
 
@@ -68,23 +70,24 @@ def _payload_at(data: bytes, offset: int, number: int) -> bytes | None:
     length = _length_at(data, offset, number)
     if length is None:
         return None
-    start = offset + HEADER_BYTES
-    payload = data[start : start + length]
+    start, end = offset + HEADER_BYTES, _end_of(offset, length)
+    payload, padding = data[start : start + length], data[start + length : end]
     _, crc, _ = _HEADER.unpack_from(data, offset)
-    if len(payload) != length or zlib.crc32(payload) != crc:
-        return None
-    return payload
+    is_sound = end <= len(data) and not padding.strip(_PADDING_BYTE)
+    return payload if is_sound and zlib.crc32(payload) == crc else None
+
+
+def _end_of(offset: int, length: int) -> int:
+    return offset + HEADER_BYTES + length + -length % _ALIGNMENT_BYTES
 
 
 def _require_torn(data: bytes, offset: int, number: int) -> None:
     length = _length_at(data, offset, number)
-    end = len(data) if length is None else offset + HEADER_BYTES + length
-    header_end = min(offset + HEADER_BYTES, len(data))
+    header_end = offset + HEADER_BYTES
     if length is None:
-        torn = header_end - offset < HEADER_BYTES or _has_unwritten_sector(
-            data, offset, header_end, piece_bytes_min=1
-        )
+        torn = header_end > len(data) or _has_unwritten_sector(data, offset, header_end)
     else:
+        end = _end_of(offset, length)
         torn = end > len(data) or _has_unwritten_sector(data, header_end, end)
     if not torn or _has_later_frame(data, offset + 1, number):
         raise StorageFailure(
@@ -93,12 +96,10 @@ def _require_torn(data: bytes, offset: int, number: int) -> None:
         )
 
 
-def _has_unwritten_sector(
-    data: bytes, start: int, end: int, *, piece_bytes_min: int = _PIECE_BYTES_MIN
-) -> bool:
+def _has_unwritten_sector(data: bytes, start: int, end: int) -> bool:
     while start < end:
         edge = min(end, (start // _SECTOR_BYTES + 1) * _SECTOR_BYTES)
-        if edge - start >= piece_bytes_min and not any(data[start:edge]):
+        if not any(data[start:edge]):
             return True
         start = edge
     return False
