@@ -139,7 +139,9 @@ class Worker:
                 self._file.save(state)
 
     def set_assignment(self, assignment: Assignment) -> None:
-        """Take a whole assignment from a manager; before `run` too."""
+        """Take a whole assignment from a manager; before `run` too. A leaving node takes none."""
+        if self._is_leaving:
+            return
         self._told = assignment
         if self._group is not None and self._has_begun:
             self._take(assignment)
@@ -154,8 +156,8 @@ class Worker:
 
         `run` must be running, and goes on.
         """
-        self._is_leaving = True
         self.set_assignment(Assignment())
+        self._is_leaving = True
         self._update()
         await self._emptied.wait()
 

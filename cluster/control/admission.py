@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
 
-from cluster.control.addresses import first_host
+from cluster.control.addresses import first_host, parse_subnet
 from cluster.model.errors import Conflict, FailedPrecondition, Invalid
 from cluster.model.ids import ServiceId
 from cluster.model.network import NetworkSpec, SubnetSpec
@@ -30,7 +30,7 @@ def validate_network(spec: NetworkSpec, snapshot: Snapshot) -> None:
 
     Raises:
         Invalid: it makes no sense.
-        Conflict: it overlaps another network's.
+        Conflict: it overlaps another network's, or nodes' own addresses.
     """
     if len(spec.subnets) > 1:
         raise Invalid(f"network {spec.name}: at most one subnet is supported")
@@ -129,3 +129,9 @@ def _check_overlap(subnet: IPv4Network, snapshot: Snapshot) -> None:
         other = network.subnet or wished
         if other and subnet.overlaps(IPv4Network(other)):
             raise Conflict(f"subnet {subnet} overlaps network {network.spec.name} ({other})")
+    for node in snapshot.nodes.values():
+        for text in {node.address, node.data_address}:
+            address = parse_subnet(text)
+            if address is not None and subnet.overlaps(address):
+                name = node.description.hostname
+                raise Conflict(f"subnet {subnet} contains the address of node {name} ({text})")

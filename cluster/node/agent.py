@@ -50,6 +50,8 @@ TASKS_DIRECTORY = "tasks"
 GOSSIP_DIRECTORY = "gossip"
 RESOLV_CONF = Path("/etc/resolv.conf")
 DNS_PORT = 53
+DISTRUST_S = 60.0
+"""Between two times that the driver takes nothing for granted (see `KernelDriver.distrust`)."""
 FIRST_PLAN_S = 2.0
 """Longest wait of a restarted daemon for its first plan before it speaks to the others."""
 FIRST_PLAN_POLL_S = 0.01
@@ -115,19 +117,21 @@ class Agent:
             managers=[ManagerAddress(node, address) for node, address in record.managers],
             rng=rng,
         )
+        self._session: asyncio.Task[None] | None = None
         self.has_session = asyncio.Event()
         """Set once a manager has told this node what it is to run."""
 
     async def run(self) -> None:
         """Take part until cancelled; tasks run on afterwards."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.client.run())
+            self._session = group.create_task(self.client.run())
             info = await self._info
             peer = self._make_peer(info)
             worker = self._make_worker(peer)
             self.peer, self.worker = peer, worker
             self._tell(info)
             group.create_task(worker.run())
+            group.create_task(self._distrust())
             if self._is_restart:
                 await _first_plan(worker)
             group.create_task(
@@ -145,7 +149,12 @@ class Agent:
         await self.runtime.close()
 
     async def leave(self) -> None:
-        """Stop every task, take the data plane down and say goodbye."""
+        """Stop every task, take the data plane down and say goodbye.
+
+        The session ends first: managers that heard of stopped tasks would assign new ones here.
+        """
+        if self._session is not None:
+            self._session.cancel()
         if self.worker is not None:
             await self.worker.leave()
         if self.peer is not None:
@@ -233,6 +242,12 @@ class Agent:
             now=self._clock,
             open_ports=open_ports,
         )
+
+    async def _distrust(self) -> None:
+        """Let the driver compare with the kernel itself now and then: somebody may have meddled."""
+        while True:
+            await asyncio.sleep(DISTRUST_S)
+            await self.driver.distrust()
 
     async def _apply_names(self, plan: NodePlan) -> None:
         await self._dns.apply(plan, self.driver.sandbox_path)

@@ -457,6 +457,23 @@ async def test_leave_leaves_nothing(tmp_path: Path) -> None:
 
 
 @virtual
+async def test_a_leaving_node_takes_nothing_more(tmp_path: Path) -> None:
+    # The managers, told of the stopped task, assign its successor to the same node.
+    bench = Bench(tmp_path)
+    async with bench.worker() as worker, asyncio.TaskGroup() as group:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await wait_until(lambda: worker.stats().tasks.get(S.RUNNING) == 1)
+        leaving = group.create_task(worker.leave())
+        await asyncio.sleep(0)
+        worker.set_assignment(assignment(task(2)))
+        async with asyncio.timeout(30.0):
+            await leaving
+        assert bench.driver.plan == NodePlan()
+        assert await bench.runtime.adopt() == []
+
+
+@virtual
 async def test_leave_of_a_node_that_never_had_anything(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     async with bench.worker() as worker:

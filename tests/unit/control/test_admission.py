@@ -6,11 +6,12 @@ import pytest
 
 from cluster.control.admission import check_ports, validate_network
 from cluster.model.errors import Conflict, FailedPrecondition, Invalid
-from cluster.model.ids import NetworkId, ServiceId
+from cluster.model.ids import NetworkId, NodeId, ServiceId
 from cluster.model.network import Network, NetworkSpec, SubnetSpec
+from cluster.model.node import Node, NodeDescription, NodeSpec, Role
 from cluster.model.service import PortSpec, PublishMode, Service, ServiceSpec, TaskSpec
 from cluster.state.apply import apply
-from cluster.state.changes import PutNetwork, PutService
+from cluster.state.changes import PutNetwork, PutNode, PutService
 from cluster.state.snapshot import Snapshot
 
 
@@ -77,6 +78,20 @@ def test_a_network_that_makes_none(wish: NetworkSpec, complaint: str) -> None:
 def test_a_network_over_another(subnet: str) -> None:
     with pytest.raises(Conflict, match="overlaps network"):
         validate_network(spec(subnet), TAKEN)
+
+
+@pytest.mark.parametrize("subnet", ["192.168.7.0/24", "192.168.0.0/16", "172.20.0.0/29"])
+def test_a_network_over_the_nodes_own_addresses(subnet: str) -> None:
+    node = Node(
+        NodeId("n"),
+        NodeSpec(Role.WORKER),
+        NodeDescription("w1"),
+        address="192.168.7.9",
+        data_address="172.20.0.3",
+    )
+    nodes = apply(TAKEN, [PutNode(node)], 2)
+    with pytest.raises(Conflict, match="contains the address of node w1"):
+        validate_network(spec(subnet), nodes)
 
 
 def service(*ports: PortSpec) -> ServiceSpec:
