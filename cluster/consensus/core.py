@@ -420,7 +420,9 @@ class RaftCore:
         if self._outbox:
             outbox, self._outbox = self._outbox, []
             for node_id, message in outbox:
-                self._wire.send(node_id, message)
+                # A newer leader's message may have come after what this one acknowledges.
+                if not isinstance(message, AppendReply) or message.term == self.term:
+                    self._wire.send(node_id, message)
             self._wire.flush()
 
 

@@ -194,6 +194,14 @@ def test_leader_of_an_older_term_is_told(lone: LoneCore) -> None:
     assert lone.wal.last_index == 2
 
 
+def test_acknowledgement_overtaken_by_a_newer_term_does_not_leave(lone: LoneCore) -> None:
+    lone.core.deliver("n1", AppendEntries(5, 0, 2, 0, no_ops(3, 4, 5)))
+    lone.core.deliver("n2", AppendEntries(6, 0, 2, 0, no_ops(3, 1, 6)))
+    lone.tick()
+
+    assert lone.take(AppendReply) == [AppendReply(6, 4, reset=False, success=True)]
+
+
 def test_snapshot_chunk_does_not_move_the_commit_index(lone: LoneCore) -> None:
     lone.append(5, (2, 0), *no_ops(3, 4, 5))
     image = snapshot_at(20, 5)
