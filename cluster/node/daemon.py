@@ -21,11 +21,12 @@ from pathlib import Path
 from cluster.api.server import serve
 from cluster.ca.certificates import CertificateError
 from cluster.consensus.errors import StorageFailure
-from cluster.model.errors import ClusterError, Invalid
+from cluster.model.errors import ClusterError, FailedPrecondition, Invalid
 from cluster.node import footprint
 from cluster.node.config import NodeConfig
 from cluster.node.node import Node
 from cluster.node.state_file import CorruptMembershipError
+from dataplane.kernel import preflight
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ LOCK_FILE = "daemon.lock"
 def run_daemon(config: NodeConfig) -> None:
     """Run a node until SIGTERM or SIGINT."""
     try:
+        if problems := preflight.missing():
+            raise FailedPrecondition("; ".join(problems))
         _make_directories(config)
         with _only_one(config.data_root):
             asyncio.run(_run(config))
