@@ -4,11 +4,13 @@
 numbers are not is said in each module. Peers come from Debian and are installed where that may be.
 
 Modules:
+    commit_node: one manager of the commits benchmark
     commits: control plane: committed writes beside etcd
-    idle: memory and processor time of idle nodes
+    idle: memory and processor of an idle daemon
     ingress: a published port beside HAProxy
     lab: two nodes and a client in namespaces
     loadgen: closed-loop HTTP clients
+    orchestration: from a request until all replicas run
     overlay: an overlay network beside a hand-made VXLAN
     peers: installing and running the peers
     report: printing results

@@ -11,6 +11,7 @@ Modules:
     consensus: Raft: the only door to pysyncobj
     control: the managers' control loops, as pure functions
     dispatch: port 2377: joining, sessions between nodes and managers
+    local: a cluster of several nodes on one machine
     model: the objects of a cluster
     node: one daemon: the composition root
     reconcile: the one control loop
