@@ -11,7 +11,7 @@ ROOMS = ("cluster", "gossip", "dataplane", "bench")
 
 
 def packages() -> list[str]:
-    found = list(ROOMS)
+    found: list[str] = [*ROOMS]
     for room in ROOMS:
         path = importlib.import_module(room).__path__
         found += [m.name for m in pkgutil.walk_packages(path, f"{room}.") if m.ispkg]
