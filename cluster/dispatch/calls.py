@@ -7,6 +7,7 @@ manager answered with, or Unavailable when there was no answer, or from somebody
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
@@ -172,7 +173,10 @@ def _explanation(error: BaseException, whom: str) -> Unavailable:
             f"{whom} closed the connection: it is stopping, or does not accept this node's "
             f"certificate ({error})"
         )
-    return Unavailable(f"{whom} cannot be reached: {error}")
+    below = error.os_error
+    # Of a failed connect asyncio has words of its own; getaddrinfo's numbers are below 0.
+    reason = os.strerror(below.errno) if below.errno and below.errno > 0 else str(below)
+    return Unavailable(f"{whom} cannot be reached: {reason}")
 
 
 def _tls_error(error: BaseException) -> ssl.SSLError | None:

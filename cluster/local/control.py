@@ -15,6 +15,8 @@ from cluster.model.errors import ClusterError, Unavailable
 
 ANSWER_BYTES_MAX = 1 << 20
 TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 5.0
+"""A supervisor that does not take the wish to stop in time is killed."""
 
 
 class Request(msgspec.Struct, omit_defaults=True):
@@ -72,7 +74,7 @@ def ask(path: Path, request: Request) -> Answer:
 def ask_with_socket(path: Path, request: Request) -> tuple[Answer, socket.socket | None]:
     """Like `ask`; also return the socket that came with the answer, if any."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(TIMEOUT_S)
+        connection.settimeout(STOP_TIMEOUT_S if request.do == "stop" else TIMEOUT_S)
         try:
             connection.connect(str(path))
             connection.sendall(msgspec.json.encode(request) + b"\n")

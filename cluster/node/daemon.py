@@ -46,15 +46,28 @@ def run_daemon(config: NodeConfig) -> None:
         with _only_one(config.data_root):
             asyncio.run(_run(config))
     except* (StorageFailure, CorruptMembershipError, CertificateError) as failures:
-        for failure in failures.exceptions:
+        for failure in causes(failures):
             logger.critical("this node cannot go on: %s", failure)
         # Threads of a failed disk may hang: the process must end, whatever they do.
         logging.shutdown()
         os._exit(EXIT_STORAGE)
     except* (OSError, ClusterError) as errors:
-        for error in errors.exceptions:
+        for error in causes(errors):
             logger.critical("this node cannot run: %s", error)
         sys.exit(EXIT_CONFIG)
+
+
+def causes(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """Return what has gone wrong, out of all the task groups that it came through."""
+    found: list[BaseException] = []
+    left: list[BaseException] = [group]
+    while left:
+        match left.pop():
+            case BaseExceptionGroup(exceptions=inner):
+                left.extend(reversed(inner))
+            case error:
+                found.append(error)
+    return found
 
 
 async def _run(config: NodeConfig) -> None:
