@@ -20,9 +20,8 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from dataplane.kernel.driver import KernelDriver
-
 from dataplane.addressing import endpoint_mac, gateway_subnet
+from dataplane.kernel.driver import KernelDriver
 from dataplane.kernel.netns import create_namespace, delete_namespace, run_in_namespace
 from dataplane.plan import (
     IngressBackend,
