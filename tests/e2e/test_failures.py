@@ -1,0 +1,89 @@
+"""What an operator meets at night: nodes that leave, come back, or lose everything at once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator
+
+import pytest
+
+from cluster.local.control import Request, ask
+from cluster.local.demo import Api
+from cluster.local.layout import Layout
+from cluster.model.errors import ClusterError
+from tests.e2e.lab import (
+    create_web,
+    local_cluster,
+    needs_namespaces,
+    short_directory,
+    wait_until,
+)
+
+pytestmark = [needs_namespaces, pytest.mark.timeout(180)]
+REPLICAS = 4
+
+
+@pytest.fixture(scope="module")
+def layout() -> Generator[Layout]:
+    with local_cluster(short_directory(), managers=3, workers=1) as made:
+        create_web(Api(made.socket(made.nodes[0])), replicas=REPLICAS, port=8080)
+        yield made
+
+
+def api_of(layout: Layout, name: str) -> Api:
+    return Api(layout.socket(layout.node(name)))
+
+
+def states(api: Api) -> list[tuple[str, str]]:
+    nodes = json.loads(api.call("GET", "/nodes"))
+    return sorted((n["Description"]["Hostname"], n["Status"]["State"]) for n in nodes)
+
+
+def all_run(api: Api) -> bool:
+    return len(api.running("web")) == REPLICAS
+
+
+def test_a_worker_with_tasks_leaves_and_comes_back(layout: Layout) -> None:
+    api, worker = api_of(layout, "m1"), api_of(layout, "w1")
+    token = json.loads(api.call("GET", "/swarm"))["JoinTokens"]["Worker"]
+    begun = time.monotonic()
+    worker.call("POST", "/swarm/leave")
+    assert time.monotonic() - begun < 20.0
+    wait_until("it is down", lambda: ("w1", "down") in states(api))
+    wait_until("its tasks run elsewhere", lambda: all_run(api))
+    assert not list(layout.tasks(layout.node("w1")).iterdir())
+
+    join = {
+        "ListenAddr": "0.0.0.0:2377",
+        "AdvertiseAddr": layout.node("w1").address,
+        "RemoteAddrs": [f"{layout.node('m1').address}:2377"],
+    }
+    with pytest.raises(ClusterError, match="cut short"):
+        worker.call("POST", "/swarm/join", {**join, "JoinToken": token[:40]})
+    worker.call("POST", "/swarm/join", {**join, "JoinToken": token})
+    wait_until("it is ready", lambda: ("w1", "ready") in states(api))
+
+
+def test_without_quorum_the_api_says_so(layout: Layout) -> None:
+    api = api_of(layout, "m1")
+    for name in ("m2", "m3"):
+        ask(layout.control_socket, Request(do="kill", node=name))
+    begun = time.monotonic()
+    with pytest.raises(ClusterError):
+        api.call("POST", "/networks/create", {"Name": "late", "Driver": "overlay"})
+    assert time.monotonic() - begun < 15.0
+    for name in ("m2", "m3"):
+        ask(layout.control_socket, Request(do="start", node=name))
+    wait_until("all tasks run", lambda: all_run(api))
+
+
+def test_everything_is_killed_at_once(layout: Layout) -> None:
+    for node in layout.nodes:
+        ask(layout.control_socket, Request(do="kill", node=node.name, tasks=True))
+    for node in layout.nodes:
+        ask(layout.control_socket, Request(do="start", node=node.name))
+    api = api_of(layout, "m1")
+    wait_until("all tasks run again", lambda: all_run(api), seconds=60.0)
+    logs = "".join(layout.log(node).read_text() for node in layout.nodes)
+    assert "Traceback" not in logs
