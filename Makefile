@@ -32,7 +32,7 @@ check: setup lint types unit sim
 
 lint: setup
 	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/lint-imports
 
 types: setup

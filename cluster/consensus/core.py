@@ -294,8 +294,10 @@ class RaftCore:
     def _on_append_reply(self, node: MemberNode, reply: AppendReply) -> None:
         if reply.term > self.term:
             self._voting.follow_newer_term(reply.term)
-        if reply.term != self.term or not self.is_leader or node.id not in self._nodes:
+        if reply.term != self.term or not self.is_leader:
             return  # of an earlier term: it may speak of entries that were replaced since
+        if not self.roster.is_heard_as_voter(node.id):
+            return
         end = self._wal.last_index + 1
         next_index = reply.next_index
         if reply.reset:
@@ -328,7 +330,8 @@ class RaftCore:
 
     def _on_read_message(self, node: MemberNode, message: ReadProbe | ReadProbeReply) -> None:
         if isinstance(message, ReadProbeReply):
-            self._reads.confirm(node.id, number=message.round, term=message.term)
+            if self.roster.is_heard_as_voter(node.id):
+                self._reads.confirm(node.id, number=message.round, term=message.term)
         elif message.term < self.term:
             self._post(node.id, NewerTerm(self.term))
         elif message.term == self.term and self._engine.leader_id() == node.id:

@@ -145,10 +145,10 @@ class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=25):
 
 
 class Introduction(msgspec.Struct, frozen=True, array_like=True, tag=26):
-    """To a member that hears no leader: these are the members. It may not know who leads."""
+    """To a member that hears no leader: this one leads, and the sender hears it."""
 
     term: _Natural
-    members: tuple[Member, ...]
+    leader: Member
 
 
 class ReadProbe(msgspec.Struct, frozen=True, array_like=True, tag=30):

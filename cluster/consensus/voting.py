@@ -156,15 +156,14 @@ class Voting:
             case PreVoteRequest():
                 self._on_prevote_request(node, message)
             case PreVoteGranted():
-                self._prevote.grant(node.id, message.proposed_term)
+                if self._roster.is_heard_as_voter(node.id):
+                    self._prevote.grant(node.id, message.proposed_term)
             case NewerTerm():
                 self.follow_newer_term(message.term)
             case TimeoutNow():
                 self._engine.receive(node, {"type": "timeout_now", "term": message.term})
             case Introduction():
-                # A manager that was away may not know of a newer one, which may lead by now. A
-                # peer vouches for it; only to be heard, not to vote.
-                if self._prevote.term and self._roster.introduce(message.members):
+                if self._prevote.term and self._roster.introduce(message.leader):
                     self._roster_changed()
 
     def follow_newer_term(self, term: int) -> None:
@@ -223,7 +222,7 @@ class Voting:
     def _on_vote_granted(self, node: MemberNode, vote: VoteGranted) -> None:
         key = (vote.term, node.id)
         is_new = vote.term == self._engine.term() and key not in self._votes
-        if is_new and node.id in self._roster.others:
+        if is_new and self._roster.is_heard_as_voter(node.id):
             self._votes = {v for v in self._votes if v[0] == vote.term} | {key}
             self._engine.receive(node, {"type": "response_vote", "term": vote.term})
 
@@ -232,6 +231,12 @@ class Voting:
         if request.proposed_term <= term:
             self._post(node.id, NewerTerm(term))
         elif self.is_leader_alive():
-            self._post(node.id, Introduction(term, tuple(self._roster.members.values())))
+            self._introduce_leader(node)
         elif self._has_all_of_mine(request.last_term, request.last_index):
             self._post(node.id, PreVoteGranted(term, request.proposed_term))
+
+    def _introduce_leader(self, node: MemberNode) -> None:
+        leader_id = self._engine.leader_id()
+        heard = self._roster.heard | {self._roster.me.node_id: self._roster.me}
+        if leader_id is not None and leader_id in heard:
+            self._post(node.id, Introduction(self._engine.term(), heard[leader_id]))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -50,6 +51,10 @@ TASKS_DIRECTORY = "tasks"
 GOSSIP_DIRECTORY = "gossip"
 RESOLV_CONF = Path("/etc/resolv.conf")
 DNS_PORT = 53
+LOCAL_SUSPICION_S = 2.5
+"""A daemon that is back within this has not been dead for anybody, and keeps its tasks: on one
+machine that many daemons share, a restart takes longer than a probe can tell."""
+LOCAL_SUSPICION_MULTIPLIER_MAX = 3
 DISTRUST_S = 60.0
 """Between two times that the driver takes nothing for granted (see `KernelDriver.distrust`)."""
 FIRST_PLAN_S = 2.0
@@ -294,7 +299,13 @@ def _ring(info: ClusterInfo) -> list[GossipKey]:
 
 
 def _gossip_config(profile: Profile) -> GossipConfig:
-    return GossipConfig.local() if profile is Profile.LOCAL else GossipConfig.lan()
+    if profile is Profile.LAN:
+        return GossipConfig.lan()
+    return replace(
+        GossipConfig.local(),
+        suspicion_floor_s=LOCAL_SUSPICION_S,
+        suspicion_max_multiplier=LOCAL_SUSPICION_MULTIPLIER_MAX,
+    )
 
 
 def _upstreams() -> list[tuple[str, int]]:

@@ -359,7 +359,7 @@ def test_nobody_votes_while_a_leader_is_heard(lone: LoneCore) -> None:
     lone.deliver("n2", PreVoteRequest(5, 6, 9, 5), VoteRequest(6, 9, 5, is_transfer=False))
 
     assert lone.core.term == 5
-    assert lone.take(Introduction) == [Introduction(5, MEMBERS)]
+    assert lone.take(Introduction) == [Introduction(5, MEMBERS[1])]
     lone.deliver("n2", VoteRequest(6, 9, 5, is_transfer=True))
     assert lone.take(VoteGranted) == [VoteGranted(6)]
 
@@ -371,12 +371,27 @@ def test_introduced_leader_is_heard(lone: LoneCore) -> None:
     lone.deliver("n3", AppendEntries(6, 0, 2, 0, no_ops(3, 1, 6)))
     assert lone.core.leader_id != "n3", "it is a stranger"
 
-    lone.deliver("n2", Introduction(6, (*MEMBERS, N3)))
+    lone.deliver("n2", Introduction(6, N3))
     lone.deliver("n3", AppendEntries(6, 0, 2, 0, no_ops(3, 1, 6)))
 
     assert "n3" in lone.peers
     assert lone.core.leader_id == "n3"
     assert "n3" not in lone.core.roster.members, "it is heard, but has no vote"
+
+
+def test_introduced_leader_with_a_new_disk_is_heard_but_does_not_vote(lone: LoneCore) -> None:
+    renewed = Member("n2", "host2", 2377, "a new disk")
+    lone.now += 10
+    lone.tick()
+    proposed = lone.take(PreVoteRequest)[0].proposed_term
+    lone.deliver("n1", Introduction(0, renewed))
+    assert lone.peers["n2"] == renewed
+
+    lone.deliver("n2", PreVoteGranted(0, proposed))
+    assert not lone.take(VoteRequest), "the vote of the old disk is not this one's to give"
+    lone.deliver("n2", AppendEntries(6, 0, 2, 0, no_ops(3, 1, 6)))
+
+    assert lone.core.leader_id == "n2"
 
 
 def test_member_whose_removal_is_not_committed_is_heard(lone: LoneCore) -> None:

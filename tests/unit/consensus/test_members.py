@@ -96,16 +96,33 @@ def test_undone_removal_keeps_the_address() -> None:
 def test_committed_removal_ends_hearing() -> None:
     roster = Roster(A, contacts=[])
     roster.restore([A, B], [])
-    assert roster.introduce([B, C])
-    assert not roster.introduce([B, C])
     roster.enter(MemberChange("rem", B), is_undone=False)
 
     roster.commit(MemberChange("rem", B))
 
     assert roster.was_removed("b")
-    assert roster.heard == {"c": C}
+    assert roster.heard == {}
     roster.commit(MemberChange("add", B))
     assert not roster.was_removed("b")
+
+
+def test_introduced_leader_is_heard_until_the_log_knows_better() -> None:
+    roster = Roster(A, contacts=[])
+    roster.restore([A, B], [])
+    renewed = Member("b", "host-b", 2377, "another disk")
+    assert not roster.introduce(B)
+    assert roster.introduce(renewed)
+    assert not roster.introduce(renewed)
+    assert roster.heard == {"b": renewed}
+    assert not roster.is_heard_as_voter("b")
+    roster.enter(MemberChange("rem", B), is_undone=False)
+    assert roster.heard == {"b": renewed}
+
+    roster.enter(MemberChange("add", renewed), is_undone=False)
+
+    assert roster.is_heard_as_voter("b")
+    assert roster.introduce(C)
+    assert not roster.is_heard_as_voter("c"), "it is heard, but has no vote"
 
 
 @pytest.mark.parametrize(

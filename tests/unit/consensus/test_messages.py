@@ -52,7 +52,7 @@ EXAMPLES: tuple[Message, ...] = (
     PreVoteGranted(3, 4),
     NewerTerm(3),
     TimeoutNow(3),
-    Introduction(3, (Member("n1", "host", 2377, "d"),)),
+    Introduction(3, Member("n1", "host", 2377, "d")),
     ReadProbe(3, 1),
     ReadProbeReply(3, 1),
     Request(7, RequestKind.APPEND, b"x"),
