@@ -36,7 +36,9 @@ class CloseCode(IntEnum):
     SUPERSEDED = 4001
     """The node has begun another session."""
     REFUSED = 4003
-    """The node is not (any more) a member, or its certificate is over."""
+    """The node's certificate is over."""
+    REMOVED = 4004
+    """The node was a member, and the managers have removed it."""
     SILENT = 4008
     """Too many heartbeats are missing."""
     BEHIND = 4009

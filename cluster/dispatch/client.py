@@ -116,6 +116,8 @@ class SessionClient:
         self._news = asyncio.Event()
         self._assigned_at: float | None = None
         """When the session brought its first assignment; None: it has not."""
+        self.removed = asyncio.Event()
+        """Set when a manager says, over an established session, that this node was removed."""
         self._manager: NodeId | None = None
         self._sessions = self._failures = 0
         self._last_error = ""
@@ -174,6 +176,8 @@ class SessionClient:
                 this = _Round()
             this.tried.add(manager.node)
             this.behind += lost.code == CloseCode.BEHIND
+            if lost.code == CloseCode.REMOVED:
+                self.removed.set()
 
     def _was_settled(self) -> bool:
         """Return whether the session that has just ended was a good one."""

@@ -284,7 +284,7 @@ class SessionServer:
                 raise SessionEnded(CloseCode.SUPERSEDED, "the node has begun another session")
             view = self._current_view()
             if session.node not in view.snapshot.nodes:
-                raise SessionEnded(CloseCode.REFUSED, "the node was removed from the cluster")
+                raise SessionEnded(CloseCode.REMOVED, "the node was removed from the cluster")
             if view.info is not session.told_info:
                 await session.send(view.info)
                 session.told_info = view.info

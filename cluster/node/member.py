@@ -56,6 +56,8 @@ class Member:
         self._clock = clock
         self._rng = rng
         self._started = asyncio.Event()
+        self.error = ""
+        """Why this node takes no part any more, for people; empty: it does."""
 
     async def run(self) -> None:
         """Take part until cancelled.
@@ -89,6 +91,7 @@ class Member:
                 )
                 group.create_task(self._manage(self.manager))
             group.create_task(self.agent.run())
+            group.create_task(self._obey_removal(self.agent))
             group.create_task(self._keep_certificate(peers, contexts, identity))
             group.create_task(self._settle())
             self._started.set()
@@ -119,6 +122,13 @@ class Member:
         """Let go of everything without touching what runs."""
         if self.agent is not None:
             await self.agent.close()
+
+    async def _obey_removal(self, agent: Agent) -> None:
+        """Stop everything once the managers have removed this node: its tasks run elsewhere."""
+        await agent.client.removed.wait()
+        self.error = "this node was removed from the swarm: leave it, and join again"
+        logger.error("removed from the cluster, stopping all tasks: node=%s", self.record.node)
+        await agent.leave()
 
     async def _manage(self, manager: Manager) -> None:
         async with asyncio.TaskGroup() as group:

@@ -117,12 +117,15 @@ class Node:
             return Membership()
         record = member.record
         state = LocalState.ACTIVE if member.is_ready else LocalState.PENDING
+        if member.error:
+            state = LocalState.ERROR
         return Membership(
             state=state,
             node=record.node,
             is_manager=member.manager is not None,
             address=record.address,
             managers=tuple(ManagerPeer(node, address) for node, address in record.managers),
+            error=member.error,
         )
 
     def facts(self) -> EngineFacts:

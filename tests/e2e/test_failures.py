@@ -65,6 +65,33 @@ def test_a_worker_with_tasks_leaves_and_comes_back(layout: Layout) -> None:
     wait_until("it is ready", lambda: ("w1", "ready") in states(api))
 
 
+def test_a_node_that_was_removed_by_force_stops_its_tasks(layout: Layout) -> None:
+    api, worker = api_of(layout, "m1"), api_of(layout, "w1")
+    token = json.loads(api.call("GET", "/swarm"))["JoinTokens"]["Worker"]
+    api.scale("web", 2 * REPLICAS)  # so that it has some
+    wait_until("it has tasks", lambda: list(layout.tasks(layout.node("w1")).iterdir()))
+    nodes = json.loads(api.call("GET", "/nodes"))
+    up = [n["ID"] for n in nodes
+          if n["Description"]["Hostname"] == "w1" and n["Status"]["State"] == "ready"]  # fmt: skip
+    api.call("DELETE", f"/nodes/{up[0]}?force=1")
+    wait_until("its tasks are stopped", lambda: not list(layout.tasks(layout.node("w1")).iterdir()))
+    swarm = json.loads(worker.call("GET", "/info"))["Swarm"]
+    assert swarm["LocalNodeState"] == "error"
+    assert "was removed from the swarm" in swarm["Error"]
+
+    worker.call("POST", "/swarm/leave")
+    join = {
+        "ListenAddr": "0.0.0.0:2377",
+        "AdvertiseAddr": layout.node("w1").address,
+        "RemoteAddrs": [f"{layout.node('m1').address}:2377"],
+        "JoinToken": token,
+    }
+    worker.call("POST", "/swarm/join", join)
+    wait_until("it is ready again", lambda: ("w1", "ready") in states(api))
+    api.scale("web", REPLICAS)
+    wait_until("as many run as before", lambda: all_run(api))
+
+
 def test_without_quorum_the_api_says_so(layout: Layout) -> None:
     api = api_of(layout, "m1")
     for name in ("m2", "m3"):

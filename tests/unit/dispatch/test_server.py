@@ -299,7 +299,7 @@ async def test_a_removed_node_is_sent_away(served: Served) -> None:
     await end.expect(FullAssignment)
     await served.world.propose(DeleteNode(node))
     closed = await end.ended()
-    assert closed.code == CloseCode.REFUSED
+    assert closed.code == CloseCode.REMOVED
     assert str(closed) == "the node was removed from the cluster"
 
 
