@@ -51,6 +51,8 @@ TASKS_DIRECTORY = "tasks"
 GOSSIP_DIRECTORY = "gossip"
 RESOLV_CONF = Path("/etc/resolv.conf")
 DNS_PORT = 53
+LOCAL_PROBE_S = 0.4
+"""Daemons that share a machine's processor probe each other less often than `local` would."""
 LOCAL_SUSPICION_S = 2.5
 """A daemon that is back within this has not been dead for anybody, and keeps its tasks: on one
 machine that many daemons share, a restart takes longer than a probe can tell."""
@@ -303,6 +305,7 @@ def _gossip_config(profile: Profile) -> GossipConfig:
         return GossipConfig.lan()
     return replace(
         GossipConfig.local(),
+        probe_interval_s=LOCAL_PROBE_S,
         suspicion_floor_s=LOCAL_SUSPICION_S,
         suspicion_max_multiplier=LOCAL_SUSPICION_MULTIPLIER_MAX,
     )

@@ -17,7 +17,7 @@ from cluster.store.replica import Replica
 
 logger = logging.getLogger(__name__)
 
-LIVENESS_PERIOD_S = 0.25
+LIVENESS_PERIOD_S = 0.5
 """Seconds between two looks at the heartbeats."""
 
 
