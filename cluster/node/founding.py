@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from cluster.model.ids import ClusterId, NetworkId, new_id
 from cluster.model.meta import Meta
 from cluster.model.network import INGRESS_NETWORK_NAME, Network, NetworkSpec
 from cluster.model.node import Node, NodeDescription, NodeSpec, NodeState, Role
-from cluster.node.state_file import sync_directory
+from cluster.node.state_file import sync_directory, write_private
 from cluster.state.changes import ABSENT, Change, PutCluster, PutNetwork, PutNode
 from cluster.state.codec import decode_changes, encode_changes
 
@@ -95,7 +94,7 @@ def new_cluster(
 
 def save_bootstrap(data_root: Path, changes: tuple[Change, ...]) -> None:
     """Keep the first transaction until it is committed."""
-    write_secret(data_root / BOOTSTRAP_FILE, encode_changes(changes))
+    write_private(data_root / BOOTSTRAP_FILE, encode_changes(changes))
 
 
 def load_bootstrap(data_root: Path) -> tuple[Change, ...]:
@@ -119,22 +118,5 @@ def data_key(data_root: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         key = secrets.token_bytes(DATA_KEY_BYTES)
-        write_secret(path, key)
+        write_private(path, key)
         return key
-
-
-def write_secret(path: Path, content: bytes) -> None:
-    """Write a file of mode 0600 atomically; it is on disk when this returns."""
-    temporary = path.with_suffix(".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_directory(path.parent)
-
-
-def free_index(taken: set[int]) -> int:
-    """Return the lowest node index that no node has."""
-    return next(index for index in range(FIRST_INDEX, len(taken) + 2) if index not in taken)

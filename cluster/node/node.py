@@ -199,7 +199,6 @@ class Node:
                     address=address,
                     control_port=port,
                     data_address=data_address,
-                    data_path_port=request.data_path_port,
                     managers=((made.node.id, f"{address}:{port}"),),
                 )
             )
@@ -254,7 +253,6 @@ class Node:
                     address=response.address,
                     control_port=port,
                     data_address=data_address or response.address,
-                    data_path_port=4789,
                     managers=tuple((m.node, m.address) for m in response.managers),
                     is_joining_raft=response.role is Role.MANAGER,
                 )

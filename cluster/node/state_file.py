@@ -29,7 +29,6 @@ class MembershipRecord:
     """Advertised IP address."""
     control_port: int
     data_address: str
-    data_path_port: int
     managers: tuple[tuple[NodeId, str], ...]
     """Managers last heard of: (node, `host:port`)."""
     is_joining_raft: bool = False
@@ -53,15 +52,19 @@ def load(data_root: Path) -> MembershipRecord | None:
 
 def save(data_root: Path, record: MembershipRecord) -> None:
     """Keep `record`: on disk when this returns."""
-    path = data_root / FILE_NAME
+    write_private(data_root / FILE_NAME, msgspec.json.format(msgspec.json.encode(record)))
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file of mode 0600 atomically; it is on disk when this returns."""
     temporary = path.with_suffix(".tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(record)))
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    sync_directory(data_root)
+    sync_directory(path.parent)
 
 
 def forget(data_root: Path) -> None:
