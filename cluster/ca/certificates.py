@@ -12,6 +12,7 @@ Source of the constants: swarmkit ca/certificates.go.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -20,6 +21,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cluster.model.ids import ClusterId, NodeId, is_id
@@ -253,10 +255,12 @@ def _load_untrusted(data: bytes) -> x509.Certificate:
     if len(data) > PEM_BYTES_MAX:
         raise CertificateError(f"a certificate of {len(data)} bytes is too long")
     try:
-        if b"-----BEGIN" in data:
-            return x509.load_pem_x509_certificate(data)
-        return x509.load_der_x509_certificate(data)
-    except _PARSE_ERRORS as error:
+        # What RFC 5280 forbids, such as a negative serial number, only makes the library warn.
+        with warnings.catch_warnings(action="error", category=CryptographyDeprecationWarning):
+            if b"-----BEGIN" in data:
+                return x509.load_pem_x509_certificate(data)
+            return x509.load_der_x509_certificate(data)
+    except (*_PARSE_ERRORS, CryptographyDeprecationWarning) as error:
         raise CertificateError(f"the certificate cannot be read: {error}") from error
 
 

@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cluster.ca.certificates import (
@@ -146,6 +146,7 @@ CERTIFICATE_DER = x509.load_pem_x509_certificate(certificate()).public_bytes(
 
 @settings(max_examples=200)
 @given(st.integers(0, len(CERTIFICATE_DER) - 1), st.integers(0, 255))
+@example(15, 128)  # a negative serial number
 def test_mutated_certificates_raise_only_certificate_error(at: int, value: int) -> None:
     data = bytearray(CERTIFICATE_DER)
     data[at] = value

@@ -64,6 +64,7 @@ def test_round_trip(digest: bytes, secret: bytes) -> None:
         (TOKEN[:-1] + "!", "secret has characters that are no base36 digits"),
         ("SWMTKN-1-" + "z" * 50 + "-" + "0" * 25, "CA digest is out of range"),
     ],
+    ids=range(11),  # not the token: it is another one in every process
 )
 def test_what_is_wrong_is_said(text: str, reason: str) -> None:
     with pytest.raises(Invalid, match=reason) as caught:
