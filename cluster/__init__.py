@@ -14,6 +14,7 @@ Modules:
     local: a cluster of several nodes on one machine
     model: the objects of a cluster
     node: one daemon: the composition root
+    private_file: small files, replaced as a whole
     reconcile: the one control loop
     runtime: how tasks are run
     state: the replicated state and its changes

@@ -11,7 +11,6 @@ and never keeps the node from starting.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -23,6 +22,7 @@ from cluster.agent.sightings import Sightings
 from cluster.model.assignment import Assignment, ClusterInfo
 from cluster.model.ids import TaskId
 from cluster.model.task import TaskStatus
+from cluster.private_file import write_private
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,6 @@ class StateFile:
     """The file in `directory`, which is made if missing."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
         self._path = directory / "state"
         self._lock = threading.Lock()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -80,25 +79,7 @@ class StateFile:
         """
         payload = _encode(state)
         with self._lock:
-            self._write(payload)
-
-    def _write(self, payload: bytes) -> None:
-        new = self._path.with_suffix(".new")
-        new.unlink(missing_ok=True)
-        new.touch(mode=0o600, exist_ok=False)
-        with new.open("wb") as file:
-            file.write(_MAGIC + _digest(payload) + payload)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
-        self._flush_directory()
-
-    def _flush_directory(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            write_private(self._path, _MAGIC + _digest(payload) + payload)
 
 
 def _parse(data: bytes) -> WorkerState:

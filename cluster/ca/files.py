@@ -7,7 +7,6 @@ finishes or undoes what a crash has interrupted. So a key never stands beside an
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +18,7 @@ from cluster.ca.certificates import (
     read_identity_untrusted,
     verify_untrusted,
 )
-
-_NEXT = ".next"
+from cluster.private_file import next_of, sync_directory, write_next, write_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +53,10 @@ class CertificateDirectory:
             raise CertificateError("the certificate was issued for another key")
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.chmod(0o700)
-        _write(_next(self.ca_path), credentials.ca)
-        _next(self.ca_path).replace(self.ca_path)
-        _write(_next(self.certificate_path), credentials.certificate)
-        _write(_next(self.key_path), credentials.key)
-        _sync_directory(self.path)
+        write_private(self.ca_path, credentials.ca)
+        write_next(self.certificate_path, credentials.certificate)
+        write_next(self.key_path, credentials.key)
+        sync_directory(self.path)
         self._finish()
 
     def load(self, now: float) -> tuple[Credentials, PeerIdentity]:
@@ -95,10 +92,10 @@ class CertificateDirectory:
     def remove(self) -> None:
         """Forget everything: this node has left its cluster."""
         for path in (self.ca_path, self.certificate_path, self.key_path):
-            for each in (path, _next(path)):
+            for each in (path, next_of(path)):
                 each.unlink(missing_ok=True)
         if self.path.exists():
-            _sync_directory(self.path)
+            sync_directory(self.path)
 
     def _read(self, path: Path) -> bytes:
         try:
@@ -108,7 +105,7 @@ class CertificateDirectory:
 
     def _recover(self) -> None:
         """Finish a `save` that was interrupted after its point of no return, undo any other."""
-        certificate, key = _next(self.certificate_path), _next(self.key_path)
+        certificate, key = next_of(self.certificate_path), next_of(self.key_path)
         if not certificate.exists():
             key.unlink(missing_ok=True)
             return
@@ -124,28 +121,7 @@ class CertificateDirectory:
             key.unlink(missing_ok=True)
 
     def _finish(self) -> None:
-        if _next(self.key_path).exists():
-            _next(self.key_path).replace(self.key_path)
-        _next(self.certificate_path).replace(self.certificate_path)
-        _sync_directory(self.path)
-
-
-def _next(path: Path) -> Path:
-    return path.with_name(path.name + _NEXT)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if next_of(self.key_path).exists():
+            next_of(self.key_path).replace(self.key_path)
+        next_of(self.certificate_path).replace(self.certificate_path)
+        sync_directory(self.path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cluster.consensus.errors import StorageFailure
+from cluster.private_file import sync_directory
 
 
 class AppendFile(Protocol):
@@ -90,7 +91,7 @@ class DiskDirectory:
         self._path = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         except OSError as error:
             raise _failure("make", path, error) from error
 
@@ -116,7 +117,7 @@ class DiskDirectory:
         """See `Directory`."""
         try:
             (self._path / old).replace(self._path / new)
-            _sync_directory(self._path)
+            sync_directory(self._path)
         except OSError as error:
             raise _failure("rename", self._path / old, error) from error
 
@@ -126,14 +127,6 @@ class DiskDirectory:
             (self._path / name).unlink(missing_ok=True)
         except OSError as error:
             raise _failure("remove", self._path / name, error) from error
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _failure(verb: str, path: Path, error: OSError) -> StorageFailure:

@@ -17,7 +17,7 @@ from cluster.model.ids import ClusterId, NetworkId, new_id
 from cluster.model.meta import Meta
 from cluster.model.network import INGRESS_NETWORK_NAME, Network, NetworkSpec
 from cluster.model.node import Node, NodeDescription, NodeSpec, NodeState, Role
-from cluster.node.state_file import sync_directory, write_private
+from cluster.private_file import sync_directory, write_private
 from cluster.state.changes import ABSENT, Change, PutCluster, PutNetwork, PutNode
 from cluster.state.codec import decode_changes, encode_changes
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from cluster.model.ids import ClusterId, NodeId
+from cluster.private_file import sync_directory, write_private
 
 FILE_NAME = "node.json"
 
@@ -55,28 +55,7 @@ def save(data_root: Path, record: MembershipRecord) -> None:
     write_private(data_root / FILE_NAME, msgspec.json.format(msgspec.json.encode(record)))
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file of mode 0600 atomically; it is on disk when this returns."""
-    temporary = path.with_suffix(".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_directory(path.parent)
-
-
 def forget(data_root: Path) -> None:
     """Forget the membership."""
     (data_root / FILE_NAME).unlink(missing_ok=True)
     sync_directory(data_root)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -45,7 +45,7 @@ def test_secrets_are_the_owners_alone(tmp_path: Path) -> None:
 def test_leftover_of_a_crash_does_not_matter(tmp_path: Path) -> None:
     file = StateFile(tmp_path)
     file.save(STATE)
-    (tmp_path / "state.new").write_bytes(b"half")
+    (tmp_path / "state.next").write_bytes(b"half")
     assert file.load() == STATE
     file.save(WorkerState())
     assert file.load() == WorkerState()
