@@ -19,6 +19,7 @@ from typing import Protocol
 
 from cluster.model.cluster import Cluster, ClusterSpec
 from cluster.model.ids import NodeId, TaskId
+from cluster.model.logs import LogOptions
 from cluster.model.node import Availability
 from cluster.runtime.base import LogLine
 from cluster.state.changes import Change
@@ -125,19 +126,6 @@ class JoinRequest:
     advertise_address: str = ""
     data_path_address: str = ""
     availability: Availability = Availability.ACTIVE
-
-
-@dataclass(frozen=True, slots=True)
-class LogOptions:
-    """Which part of a task's output is wanted."""
-
-    follow: bool = False
-    tail: int | None = None
-    """Only the last so many lines of each task; None: all."""
-    since_ns: int = 0
-    """Unix time, nanoseconds."""
-    stdout: bool = True
-    stderr: bool = True
 
 
 @dataclass(frozen=True, slots=True)

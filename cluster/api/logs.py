@@ -12,15 +12,15 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
-from cluster.api.backend import Backend, LogOptions, TaskLogLine
+from cluster.api.backend import Backend, TaskLogLine
 from cluster.api.docker_json.text import timestamp_ns
 from cluster.api.exchange import Route, fresh_snapshot, query_flag
 from cluster.api.lookup import find_service, find_task
 from cluster.api.streaming import stream
 from cluster.model.errors import Invalid
 from cluster.model.ids import ServiceId, TaskId
+from cluster.model.logs import LogOptions, LogStream
 from cluster.model.task import Task, TaskState
-from cluster.runtime.base import LogStream
 
 _MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 _RAW = "application/vnd.docker.raw-stream"

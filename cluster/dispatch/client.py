@@ -21,12 +21,13 @@ from typing import Protocol
 from cluster.dispatch.channel import Channel, CloseCode
 from cluster.dispatch.conversation import Conversation, SessionLost, SessionTiming, SessionUser
 from cluster.dispatch.inbox import AssignmentInbox
-from cluster.dispatch.messages import LogOptions, LogRecord, ManagerAddress, Registration
+from cluster.dispatch.messages import LogRecord, ManagerAddress, Registration
 from cluster.dispatch.outbox import StatusOutbox
 from cluster.dispatch.session import managers_in
 from cluster.model.assignment import Assignment, ClusterInfo
 from cluster.model.errors import ClusterError
 from cluster.model.ids import NodeId, TaskId
+from cluster.model.logs import LogOptions
 from cluster.model.task import TaskStatus
 
 logger = logging.getLogger(__name__)

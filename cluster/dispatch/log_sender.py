@@ -13,7 +13,6 @@ from cluster.dispatch.messages import (
     LogCredit,
     LogData,
     LogEnd,
-    LogOptions,
     LogRecord,
     LogRequest,
     LogStop,
@@ -21,6 +20,7 @@ from cluster.dispatch.messages import (
 )
 from cluster.model.errors import ClusterError
 from cluster.model.ids import TaskId
+from cluster.model.logs import LogOptions
 
 ReadLog = Callable[[TaskId, LogOptions], AsyncGenerator[LogRecord]]
 """Yields the lines of one task; raises ClusterError or OSError if there are none to be had."""

@@ -22,7 +22,6 @@ from cluster.dispatch.messages import (
     LogCredit,
     LogData,
     LogEnd,
-    LogOptions,
     LogRecord,
     LogRequest,
     LogStop,
@@ -31,6 +30,7 @@ from cluster.dispatch.messages import (
 )
 from cluster.model.errors import Unavailable
 from cluster.model.ids import NodeId, TaskId
+from cluster.model.logs import LogOptions
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from ipaddress import ip_address
 
 import msgspec
 
 from cluster.model.assignment import Assignment, ClusterInfo
 from cluster.model.ids import NetworkId, NodeId, ServiceId, TaskId
+from cluster.model.logs import LogOptions, LogStream
 from cluster.model.node import NodeDescription
 from cluster.model.task import TaskState, TaskStatus
 
@@ -42,13 +42,6 @@ class MalformedMessage(Exception):
     """Bytes that no peer of ours can have sent: its session or request ends."""
 
 
-class LogStream(StrEnum):
-    """Where a line was written."""
-
-    STDOUT = "stdout"
-    STDERR = "stderr"
-
-
 @dataclass(frozen=True, slots=True)
 class ManagerAddress:
     """Where a manager's port 2377 is."""
@@ -70,19 +63,6 @@ class Registration:
     """Data-path IP address; empty: the advertised one."""
     control_port: int = 2377
     """Port of its control port; matters for managers."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogOptions:
-    """Which part of a task's output is wanted."""
-
-    follow: bool = False
-    tail: int | None = None
-    """Only the last so many lines; None: all."""
-    since_ns: int = 0
-    """Unix time, nanoseconds."""
-    stdout: bool = True
-    stderr: bool = True
 
 
 @dataclass(frozen=True, slots=True)

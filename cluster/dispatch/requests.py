@@ -12,7 +12,6 @@ import msgspec
 
 from cluster.dispatch.messages import (
     DECODE_ERRORS,
-    LogOptions,
     LogRecord,
     MalformedMessage,
     ManagerAddress,
@@ -20,6 +19,7 @@ from cluster.dispatch.messages import (
     check_registration,
 )
 from cluster.model.ids import ClusterId, NodeId, TaskId
+from cluster.model.logs import LogOptions
 from cluster.model.node import Availability, Role
 
 CONTENT_TYPE = "application/msgpack"

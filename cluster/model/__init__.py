@@ -8,6 +8,7 @@ Modules:
     cluster: the cluster's settings, trust and keys
     errors: what can be wrong with a request
     ids: identifiers
+    logs: output of tasks
     meta: version and times of an object
     network: overlay networks
     node: members of the cluster

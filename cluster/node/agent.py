@@ -15,19 +15,14 @@ from cluster.agent.state_file import StateFile
 from cluster.agent.worker import Worker
 from cluster.ca.tls import TlsContexts
 from cluster.dispatch.client import SessionClient
-from cluster.dispatch.messages import (
-    LogOptions,
-    LogRecord,
-    LogStream,
-    ManagerAddress,
-    Registration,
-)
+from cluster.dispatch.messages import LogRecord, ManagerAddress, Registration
 from cluster.dispatch.peers import Peers
 from cluster.dispatch.session import managers_in
 from cluster.model.assignment import Assignment, ClusterInfo
 from cluster.model.cluster import KeyState
 from cluster.model.errors import NotFound
 from cluster.model.ids import NodeId, TaskId
+from cluster.model.logs import LogOptions
 from cluster.model.node import NodeDescription, NodeState
 from cluster.model.task import TaskStatus
 from cluster.node.config import NodeConfig, Profile
@@ -196,23 +191,14 @@ class Agent:
 
     async def read_log(self, task: TaskId, options: LogOptions) -> AsyncGenerator[LogRecord]:
         """Yield the output of a task."""
-        wanted = {
-            stream
-            for stream, is_wanted in (
-                (LogStream.STDOUT, options.stdout),
-                (LogStream.STDERR, options.stderr),
-            )
-            if is_wanted
-        }
         lines = self.runtime.logs(
             task, follow=options.follow, tail=options.tail, since_ns=options.since_ns
         )
         try:
             async with contextlib.aclosing(lines):
                 async for line in lines:
-                    stream = LogStream(line.stream.value)
-                    if stream in wanted:
-                        yield LogRecord(task, stream, line.written_at_ns, line.data)
+                    if options.has(line.stream):
+                        yield LogRecord(task, line.stream, line.written_at_ns, line.data)
         except RuntimeFailure as error:
             raise NotFound(f"no output of task {task}: {error}") from error
 

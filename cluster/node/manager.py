@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from pathlib import Path
 from random import Random
 
-from cluster.api.backend import LogOptions, RaftView, Reachability
+from cluster.api.backend import RaftView, Reachability
 from cluster.ca.certificates import PeerIdentity
 from cluster.ca.tls import TlsContexts
 from cluster.consensus.founding import Bootstrap, Founding, Join
@@ -26,6 +26,7 @@ from cluster.dispatch.requests import LogQuery, SightingReport
 from cluster.dispatch.server import SessionServer
 from cluster.model.errors import ClusterError, Unavailable
 from cluster.model.ids import NodeId, TaskId
+from cluster.model.logs import LogOptions
 from cluster.node.founding import data_key, forget_bootstrap, load_bootstrap
 from cluster.node.leader import Leader
 from cluster.node.state_file import MembershipRecord
@@ -149,12 +150,9 @@ class Manager:
         wanted = tuple(tasks[:MAX_LOG_TASKS])
         known = self.replica.snapshot().tasks
         placed = [(t, node) for t in wanted if t in known and (node := known[t].node) is not None]
-        asked = messages.LogOptions(
-            options.follow, options.tail, options.since_ns, options.stdout, options.stderr
-        )
-        query = LogQuery(wanted, asked)
+        query = LogQuery(wanted, options)
         others = [self._logs_of(manager, query) for manager in self._other_managers()]
-        async with contextlib.aclosing(self.sessions.logs.read(placed, asked, others)) as pages:
+        async with contextlib.aclosing(self.sessions.logs.read(placed, options, others)) as pages:
             async for page in pages:
                 for record in page:
                     yield record

@@ -21,7 +21,6 @@ from cluster.api.backend import (
     InitRequest,
     JoinRequest,
     LocalState,
-    LogOptions,
     ManagerPeer,
     Membership,
     RaftView,
@@ -35,12 +34,13 @@ from cluster.dispatch.messages import Registration
 from cluster.model.cluster import Cluster
 from cluster.model.errors import FailedPrecondition, Unavailable
 from cluster.model.ids import NodeId, TaskId
+from cluster.model.logs import LogOptions
 from cluster.model.node import Role
 from cluster.node import addresses, facts, founding, state_file
 from cluster.node.config import NodeConfig
 from cluster.node.member import Member
 from cluster.node.state_file import MembershipRecord
-from cluster.runtime.base import LogLine, LogStream
+from cluster.runtime.base import LogLine
 from cluster.state.changes import Change
 from cluster.state.snapshot import Snapshot
 
@@ -288,9 +288,7 @@ class Node:
             async for record in records:
                 task = known.get(record.task)
                 if task is not None and task.node is not None:
-                    line = LogLine(
-                        LogStream(record.stream.value), record.written_at_ns, record.data
-                    )
+                    line = LogLine(record.stream, record.written_at_ns, record.data)
                     yield TaskLogLine(record.task, task.node, line)
 
     def now(self) -> float:

@@ -9,20 +9,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
+
+from cluster.model.logs import LogStream
 
 
 class RuntimeFailure(Exception):
     """The task cannot run: bad image, command not found, no space. It is REJECTED or FAILED."""
-
-
-class LogStream(StrEnum):
-    """Where a line was written."""
-
-    STDOUT = "stdout"
-    STDERR = "stderr"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from cluster.runtime.base import LogLine, LogStream
+from cluster.model.logs import LogStream
+from cluster.runtime.base import LogLine
 from cluster.runtime.framing import CURRENT, HEADER, LINE_BYTES_MAX, PREVIOUS, STDERR, STDOUT
 
 POLL_AFTER_S = 0.1

@@ -20,7 +20,8 @@ from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.runtime.base import Execution, Exit, LogLine, LogStream, RuntimeFailure
+from cluster.model.logs import LogStream
+from cluster.runtime.base import Execution, Exit, LogLine, RuntimeFailure
 from cluster.runtime.prepare import signal_number
 
 LINES_MAX = 10_000

@@ -20,10 +20,11 @@ from cluster.ca.tokens import TOKEN_LENGTH
 from cluster.dispatch.calls import NotThatManager, call, http_session
 from cluster.dispatch.channel import Channel, CloseCode
 from cluster.dispatch.join import join
-from cluster.dispatch.messages import LogOptions, ManagerAddress, Registration
+from cluster.dispatch.messages import ManagerAddress, Registration
 from cluster.dispatch.requests import JOIN_PATH, LogQuery, RenewRequest, SightingReport
 from cluster.model.errors import Conflict, Forbidden, Invalid, Unavailable
 from cluster.model.ids import ClusterId, NodeId
+from cluster.model.logs import LogOptions
 from cluster.model.node import Availability, NodeDescription, Role
 from cluster.state.changes import DeleteNode, PutCluster, PutNode
 from tests.unit.dispatch.control_plane import (

@@ -17,7 +17,6 @@ from cluster.api.backend import (
     InitRequest,
     JoinRequest,
     LocalState,
-    LogOptions,
     ManagerPeer,
     Membership,
     RaftView,
@@ -27,12 +26,13 @@ from cluster.api.backend import (
 from cluster.model.cluster import Cluster, JoinTokens
 from cluster.model.errors import Unavailable
 from cluster.model.ids import ClusterId, NetworkId, NodeId, TaskId, new_id
+from cluster.model.logs import LogOptions, LogStream
 from cluster.model.meta import Meta
 from cluster.model.network import Network, NetworkSpec
 from cluster.model.node import Node, NodeDescription, NodeSpec, NodeState, Role
 from cluster.model.service import Endpoint, Service, ServiceMode, VirtualAddress
 from cluster.model.task import Attachment, Task, TaskState, TaskStatus
-from cluster.runtime.base import LogLine, LogStream
+from cluster.runtime.base import LogLine
 from cluster.state.changes import (
     AllocateNetwork,
     AllocateService,
@@ -159,8 +159,7 @@ class MemoryBackend:
                 LogLine(LogStream.STDERR, int(START * 1e9) + 1, b"oh\n"),
             ]
             for line in lines[-(options.tail or len(lines)) :]:
-                wanted = options.stdout if line.stream is LogStream.STDOUT else options.stderr
-                if wanted:
+                if options.has(line.stream):
                     yield TaskLogLine(task_id, task.node, line)
 
     def now(self) -> float:

@@ -12,7 +12,8 @@ from cluster.api.backend import TaskLogLine
 from cluster.api.logs import frame, read_options_untrusted, read_time_ns_untrusted
 from cluster.model.errors import Invalid
 from cluster.model.ids import NodeId, ServiceId, TaskId
-from cluster.runtime.base import LogLine, LogStream
+from cluster.model.logs import LogStream
+from cluster.runtime.base import LogLine
 from tests.unit.api.caller import Caller, service_spec
 
 LINE = TaskLogLine(TaskId("t"), NodeId("n"), LogLine(LogStream.STDERR, 1_500_000_000, b"oh\n"))

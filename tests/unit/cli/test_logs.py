@@ -14,7 +14,8 @@ from cluster.api.logs import frame
 from cluster.cli.failure import Failure
 from cluster.cli.logs import read_lines
 from cluster.model.ids import NodeId, ServiceId, TaskId
-from cluster.runtime.base import LogLine, LogStream
+from cluster.model.logs import LogStream
+from cluster.runtime.base import LogLine
 
 
 def line(stream: LogStream, text: bytes) -> TaskLogLine:

@@ -19,7 +19,7 @@ from cluster.dispatch.admission import Admission
 from cluster.dispatch.calls import http_session
 from cluster.dispatch.endpoints import Endpoints
 from cluster.dispatch.join import Joined, join
-from cluster.dispatch.messages import LogOptions, LogRecord, ManagerAddress, Registration
+from cluster.dispatch.messages import LogRecord, ManagerAddress, Registration
 from cluster.dispatch.peers import Peers
 from cluster.dispatch.port import ControlPort
 from cluster.dispatch.requests import SightingReport
@@ -28,6 +28,7 @@ from cluster.model.assignment import Assignment, ClusterInfo
 from cluster.model.cluster import Cluster, ClusterSpec
 from cluster.model.errors import NotFound
 from cluster.model.ids import ClusterId, NodeId, TaskId, new_id
+from cluster.model.logs import LogOptions
 from cluster.model.node import Node, NodeDescription, NodeSpec, Role
 from cluster.state.changes import Change, PutCluster, PutNode
 from cluster.state.snapshot import Snapshot

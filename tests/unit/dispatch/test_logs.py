@@ -17,17 +17,16 @@ from cluster.dispatch.messages import (
     LogCredit,
     LogData,
     LogEnd,
-    LogOptions,
     LogRecord,
     LogRequest,
     LogStop,
-    LogStream,
     MalformedMessage,
     ManagerMessage,
     NodeMessage,
 )
 from cluster.model.errors import Unavailable
 from cluster.model.ids import NodeId, TaskId
+from cluster.model.logs import LogOptions, LogStream
 from tests.unit.dispatch.control_plane import RecordingAgent, wait_until
 
 N1, N2 = NodeId("n1"), NodeId("n2")

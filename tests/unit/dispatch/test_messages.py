@@ -25,11 +25,9 @@ from cluster.dispatch.messages import (
     LogCredit,
     LogData,
     LogEnd,
-    LogOptions,
     LogRecord,
     LogRequest,
     LogStop,
-    LogStream,
     MalformedMessage,
     ManagerMessage,
     NodeMessage,
@@ -58,6 +56,7 @@ from cluster.dispatch.requests import (
 from cluster.model.assignment import Assignment, ClusterInfo, NodeInfo, ServiceInfo
 from cluster.model.cluster import GossipKey
 from cluster.model.ids import ClusterId, NetworkId, NodeId, ServiceId, TaskId
+from cluster.model.logs import LogOptions, LogStream
 from cluster.model.network import Network, NetworkSpec
 from cluster.model.node import NodeDescription, NodeState, Role
 from cluster.model.service import Endpoint, EndpointMode, PortSpec, TaskSpec, VirtualAddress

@@ -13,9 +13,10 @@ import pytest
 
 from cluster.ca.files import CertificateDirectory
 from cluster.dispatch.client import SessionClient
-from cluster.dispatch.messages import LogOptions, LogRecord, LogStream, ManagerAddress
+from cluster.dispatch.messages import LogRecord, ManagerAddress
 from cluster.dispatch.requests import LogQuery
 from cluster.model.ids import NodeId, ServiceId, TaskId
+from cluster.model.logs import LogOptions, LogStream
 from cluster.model.node import Role
 from cluster.model.service import TaskSpec
 from cluster.model.task import Task, TaskState, TaskStatus

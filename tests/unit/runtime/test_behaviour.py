@@ -8,7 +8,8 @@ import signal
 
 import pytest
 
-from cluster.runtime.base import Execution, Exit, LogLine, LogStream, Runtime, RuntimeFailure
+from cluster.model.logs import LogStream
+from cluster.runtime.base import Execution, Exit, LogLine, Runtime, RuntimeFailure
 
 _numbers = itertools.count(1)
 FOREVER = ("sleep", "1000")

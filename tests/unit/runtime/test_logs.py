@@ -9,7 +9,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.runtime.base import LogLine, LogStream
+from cluster.model.logs import LogStream
+from cluster.runtime.base import LogLine
 from cluster.runtime.framing import (
     CURRENT,
     HEADER,
