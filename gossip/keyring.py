@@ -65,6 +65,16 @@ class GossipKey:
     state: KeyState
 
 
+@dataclass(frozen=True, slots=True)
+class KeyView:
+    """One key of the ring as an operator may see it: without its bytes."""
+
+    key_id: int
+    state: KeyState
+    opened: int
+    """Packets opened with it since this node has had it."""
+
+
 class Rejected(Enum):
     """Why a packet was not opened."""
 
@@ -130,6 +140,7 @@ class Keyring:
         self._epoch = epoch
         self._counter = 0
         self._keys: dict[int, GossipKey] = {}
+        self._opened: dict[int, int] = {}
         self._primary = 0
         self._ciphers: OrderedDict[tuple[int, bytes, int], AESGCM] = OrderedDict()
         self._windows: OrderedDict[tuple[bytes, int], _Window] = OrderedDict()
@@ -146,10 +157,16 @@ class Keyring:
         if any(self._keys.get(key.key_id, key).key != key.key for key in keys):
             self._ciphers.clear()
         self._keys = {key.key_id: key for key in keys}
+        self._opened = {key_id: self._opened.get(key_id, 0) for key_id in self._keys}
         self._primary = primary[0]
         for known in [k for k in self._ciphers if k[0] not in self._keys]:
             del self._ciphers[known]
         self._sealer = self._derive(self._primary, self._tag, self._epoch)
+
+    def keys(self) -> list[KeyView]:
+        """Return the ring, oldest key first."""
+        ring = sorted(self._keys.values(), key=lambda key: key.key_id)
+        return [KeyView(key.key_id, key.state, self._opened[key.key_id]) for key in ring]
 
     def set_epoch(self, epoch: int) -> None:
         """Seal as a newer life of this node."""
@@ -193,6 +210,7 @@ class Keyring:
             body = cipher.decrypt(nonce, packet[_HEADER.size :], header + self._cluster)
         except InvalidTag as exc:
             raise RejectedPacketError(Rejected.UNAUTHENTIC) from exc
+        self._opened[key_id] += 1
         _remember(self._ciphers, name, cipher)
         if not is_stream:
             window.note(counter)

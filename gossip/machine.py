@@ -26,7 +26,7 @@ from gossip.digest import Summary
 from gossip.directory import Directory
 from gossip.events import Event, MemberView, RecordsChanged, RecordView
 from gossip.inbox import Inbox
-from gossip.keyring import GossipKey, Keyring
+from gossip.keyring import GossipKey, Keyring, KeyView
 from gossip.member import MemberTable
 from gossip.membership import Membership
 from gossip.outbox import Outbox, StreamPush
@@ -179,6 +179,10 @@ class Machine:
     def set_keys(self, keys: Sequence[GossipKey]) -> None:
         """Replace the key ring. Raises InvalidError, and keeps the old ring, if it is unusable."""
         self._keyring.set_keys(keys)
+
+    def keys(self) -> list[KeyView]:
+        """Return the key ring without secrets, oldest key first."""
+        return self._keyring.keys()
 
     def attach(self, scope: str, *, now: float) -> None:
         """Take part in a scope."""

@@ -20,7 +20,7 @@ from random import Random
 
 from gossip.config import GossipConfig
 from gossip.events import EpochRaised, Event, MemberChanged, MemberView, RecordView, Removed
-from gossip.keyring import GossipKey, KeyState
+from gossip.keyring import GossipKey, KeyState, KeyView
 from gossip.machine import Machine
 from gossip.stats import GossipStats, ShellCounters
 from gossip.storage import next_epoch, save_epoch
@@ -34,6 +34,7 @@ __all__ = [
     "GossipStats",
     "InvalidError",
     "KeyState",
+    "KeyView",
     "MemberView",
     "Peer",
     "PeerStats",
@@ -143,6 +144,10 @@ class Peer:
     def set_keys(self, keys: Sequence[GossipKey]) -> None:
         """Replace the key ring. Raises InvalidError, and keeps the old ring, if it is unusable."""
         self._machine.set_keys(keys)
+
+    def keys(self) -> Sequence[KeyView]:
+        """Return the key ring without secrets, oldest key first."""
+        return self._machine.keys()
 
     def attach(self, scope: str) -> None:
         """Take part in a scope; nothing happens if this node does already. Raises InvalidError."""

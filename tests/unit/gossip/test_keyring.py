@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gossip.keyring import GossipKey, Keyring, KeyState, Rejected, RejectedPacketError, sender_tag
+from gossip.keyring import (
+    GossipKey,
+    Keyring,
+    KeyState,
+    KeyView,
+    Rejected,
+    RejectedPacketError,
+    sender_tag,
+)
 from gossip.wire import InvalidError
 
 OLD = GossipKey(1, b"1" * 32, KeyState.PRIMARY)
@@ -155,3 +163,17 @@ def test_newer_life_seals_under_another_key_from_the_start() -> None:
 
 def test_key_is_not_shown() -> None:
     assert "1111" not in repr(OLD)
+
+
+def test_view_counts_what_each_key_has_opened_and_holds_no_secret() -> None:
+    a, b = _ring("a"), _ring("b")
+    b.set_keys([_as(NEW, KeyState.ACCEPT), OLD])
+    for _ in range(3):
+        b.open_untrusted(a.seal(b"x"))
+    a.set_keys([_as(OLD, KeyState.RETIRED), NEW])
+    b.open_untrusted(a.seal(b"x"))
+
+    assert b.keys() == [KeyView(1, KeyState.PRIMARY, 3), KeyView(2, KeyState.ACCEPT, 1)]
+    assert "1111" not in repr(b.keys())
+    b.set_keys([NEW])
+    assert b.keys() == [KeyView(2, KeyState.PRIMARY, 1)]
