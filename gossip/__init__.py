@@ -12,12 +12,13 @@ the picture may import what is below. Only `peer`, `transport` and `storage` do 
     outbox
     directory
     table | broadcast
-    member
+    codec | member
     keyring | message | timers | events | stats
     wire | config
 
 Modules:
     broadcast: queues of updates by rank and times sent
+    codec: how messages become packets
     config: tunables, in two profiles
     digest: what is known of a scope, as entries and hashes, and the deltas between
     directory: attachments, and which records are visible

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import assert_never
 
 from gossip.broadcast import Rank
+from gossip.codec import Codec
 from gossip.directory import Directory
-from gossip.keyring import Keyring, Rejected, RejectedPacketError
+from gossip.keyring import Rejected, RejectedPacketError
 from gossip.member import MemberTable, Verdict
 from gossip.membership import Membership
-from gossip.message import unpack_untrusted
 from gossip.outbox import Outbox
 from gossip.spread import Spread
 from gossip.stats import Counters
@@ -41,7 +41,7 @@ class Inbox:
     def __init__(
         self,
         *,
-        keyring: Keyring,
+        codec: Codec,
         members: MemberTable,
         directory: Directory,
         membership: Membership,
@@ -52,7 +52,7 @@ class Inbox:
         on_company: Callable[[float], None],
     ) -> None:
         """`on_company`: called when another member is alive after none was."""
-        self._keyring = keyring
+        self._codec = codec
         self._members = members
         self._directory = directory
         self._membership = membership
@@ -66,8 +66,7 @@ class Inbox:
         """Take a sealed packet; tell whether it was one of this cluster's."""
         self._counters.bytes_in += len(data)
         try:
-            packet = self._keyring.open_untrusted(data, is_stream=is_stream)
-            messages = unpack_untrusted(packet.body)
+            packet = self._codec.open_untrusted(data, is_stream=is_stream)
         except RejectedPacketError as exc:
             self._count(exc.reason)
             return False
@@ -79,7 +78,7 @@ class Inbox:
             self._counters.stale_lives += 1
             self._membership.remind(sender.node_id, packet.epoch, source, now=now)
             return True
-        for message in messages:
+        for message in packet.messages:
             if sender is None:
                 sender = self._members.by_tag(packet.sender)
             name = None if sender is None else sender.node_id

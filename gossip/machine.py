@@ -16,11 +16,12 @@ Source: SWIM (Das et al. 2002), Lifeguard (Dadgar et al. 2017), Scuttlebutt (van
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from random import Random
 
 from gossip.broadcast import Queues, Rank
+from gossip.codec import Codec, SealedCodec
 from gossip.config import GossipConfig
 from gossip.digest import Summary
 from gossip.directory import Directory
@@ -69,8 +70,12 @@ class Machine:
         keys: Sequence[GossipKey],
         rng: Random,
         wall_offset_s: float = 0.0,
+        codec: Callable[[Keyring], Codec] = SealedCodec,
     ) -> None:
-        """`wall_offset_s`: unix time minus the machine's clock, for hybrid logical clocks."""
+        """`wall_offset_s`: unix time minus the machine's clock, for hybrid logical clocks.
+
+        `codec`: makes the wire form; simulations have another.
+        """
         self.counters = Counters()
         self._config = config
         self._rng = rng
@@ -81,6 +86,7 @@ class Machine:
         self._is_started = False
         self._timers = Timers()
         self._keyring = Keyring(cluster_id=cluster_id, node_id=node_id, epoch=epoch, keys=keys)
+        wire = codec(self._keyring)
         self._members = MemberTable()
         self._directory = Directory(
             node_id=node_id, epoch=epoch, config=config, members=self._members
@@ -88,7 +94,7 @@ class Machine:
         self._queues = Queues()
         self._outbox = Outbox(
             config=config,
-            keyring=self._keyring,
+            codec=wire,
             members=self._members,
             directory=self._directory,
             queues=self._queues,
@@ -131,7 +137,7 @@ class Machine:
             counters=self.counters,
         )
         self._inbox = Inbox(
-            keyring=self._keyring,
+            codec=wire,
             members=self._members,
             directory=self._directory,
             membership=self._membership,

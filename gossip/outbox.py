@@ -13,11 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gossip.broadcast import Queues
+from gossip.codec import PACKET_OVERHEAD_BYTES, Codec
 from gossip.config import GossipConfig
 from gossip.directory import Directory
-from gossip.keyring import SEAL_OVERHEAD_BYTES, Keyring
 from gossip.member import MemberTable
-from gossip.message import PACK_OVERHEAD_BYTES, encode, pack
 from gossip.stats import Counters
 from gossip.wire import Address, Message
 
@@ -46,15 +45,17 @@ class Outbox:
         self,
         *,
         config: GossipConfig,
-        keyring: Keyring,
+        codec: Codec,
         members: MemberTable,
         directory: Directory,
         queues: Queues,
         counters: Counters,
     ) -> None:
-        self.room = config.packet_bytes_max - SEAL_OVERHEAD_BYTES - PACK_OVERHEAD_BYTES
+        self.room = config.packet_bytes_max - PACKET_OVERHEAD_BYTES
         """Bytes of messages that one datagram holds."""
-        self._keyring = keyring
+        self._codec = codec
+        self.encode = codec.encode
+        """Returns one message, to be put into a packet or queued."""
         self._members = members
         self._directory = directory
         self._queues = queues
@@ -64,7 +65,7 @@ class Outbox:
 
     def send(self, address: Address, *messages: Message, node_id: str | None = None) -> None:
         """Say something to an address; `node_id` if it is known who listens there."""
-        self.send_encoded(address, map(encode, messages), node_id=node_id)
+        self.send_encoded(address, map(self.encode, messages), node_id=node_id)
 
     def send_encoded(
         self, address: Address, messages: Iterable[bytes], *, node_id: str | None
@@ -91,7 +92,7 @@ class Outbox:
 
     def push(self, node_id: str, address: Address, bodies: Iterable[list[bytes]]) -> None:
         """Send whole bodies over a stream."""
-        frames = tuple(self._keyring.seal(pack(body)) for body in bodies)
+        frames = tuple(self._codec.seal(body) for body in bodies)
         self._pushes.append(StreamPush(node_id, address, frames))
 
     def drain(self) -> list[tuple[bytes, Address]]:
@@ -101,7 +102,7 @@ class Outbox:
         parcels, self._parcels = self._parcels, {}
         out: list[tuple[bytes, Address]] = []
         for address, parcel in parcels.items():
-            out.extend((self._keyring.seal(body), address) for body in self._bodies(parcel))
+            out.extend((self._codec.seal(body), address) for body in self._bodies(parcel))
         self._counters.datagrams_out += len(out)
         self._counters.bytes_out += sum(len(data) for data, _ in out)
         return out
@@ -111,16 +112,16 @@ class Outbox:
         pushes, self._pushes = self._pushes, []
         return pushes
 
-    def _bodies(self, parcel: _Parcel) -> Iterable[bytes]:
+    def _bodies(self, parcel: _Parcel) -> Iterable[list[bytes]]:
         member = None if parcel.node_id is None else self._members.get(parcel.node_id)
         batch: list[bytes] = []
         room = self.room
         if member is not None and member.claim is not None:
-            batch.append(encode(member.claim))
+            batch.append(self.encode(member.claim))
             room -= len(batch[0])
         for data in parcel.messages:
             if len(data) > room:
-                yield pack(batch)
+                yield batch
                 batch, room = [], self.room
             batch.append(data)
             room -= len(data)
@@ -128,4 +129,4 @@ class Outbox:
             scopes = self._directory.scopes_shared_with(member.node_id)
             batch.extend(self._queues.take(room, scopes))
         if batch:
-            yield pack(batch)
+            yield batch

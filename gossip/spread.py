@@ -19,7 +19,6 @@ from gossip.broadcast import Queues, Rank
 from gossip.config import GossipConfig
 from gossip.directory import Directory
 from gossip.member import MemberTable
-from gossip.message import encode
 from gossip.outbox import Outbox
 from gossip.timers import Timers
 from gossip.wire import NODES, Message, State
@@ -60,7 +59,7 @@ class Spread:
         """Spread a message among the peers of `scope`, in place of an older one of that name."""
         peers = len(self._directory.peers(scope))
         packets = _rounds(peers + 1) * min(self._config.fanout, peers)
-        data = encode(message)
+        data = self._outbox.encode(message)
         if packets == 0 or len(data) > self._outbox.room:
             return  # anti-entropy tells those who come later
         self._queues.put(scope, rank, name, data, packets=packets)

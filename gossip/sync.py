@@ -29,7 +29,6 @@ from gossip.digest import (
 )
 from gossip.directory import Directory
 from gossip.member import MemberTable
-from gossip.message import encode
 from gossip.outbox import Outbox
 from gossip.stats import Counters
 from gossip.timers import Timers
@@ -290,7 +289,7 @@ class Syncer:
     def _send_deltas(
         self, deltas: list[Delta], source: Address, sender: str | None, *, now: float
     ) -> None:
-        messages = [encode(delta) for delta in deltas]
+        messages = [self._outbox.encode(delta) for delta in deltas]
         room = self._outbox.room
         fits = sum(map(len, messages)) <= room * _DATAGRAMS_MAX
         if fits and all(len(data) <= room for data in messages):

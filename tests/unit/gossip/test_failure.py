@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from gossip.broadcast import Queues
+from gossip.codec import SealedCodec
 from gossip.config import GossipConfig
 from gossip.directory import Directory
 from gossip.failure import Detector
@@ -46,7 +47,7 @@ class _Bench:
             members.put_record(NodeRecord(name, 1, 0, host, port, host), now=0.0)
         self._outbox = Outbox(
             config=CONFIG,
-            keyring=Keyring(cluster_id="c", node_id="me", epoch=1, keys=KEYS),
+            codec=SealedCodec(Keyring(cluster_id="c", node_id="me", epoch=1, keys=KEYS)),
             members=members,
             directory=Directory(node_id="me", epoch=1, config=CONFIG, members=members),
             queues=Queues(),

@@ -6,6 +6,7 @@ import itertools
 from random import Random
 
 from gossip.broadcast import Queues, Rank
+from gossip.codec import SealedCodec
 from gossip.config import GossipConfig
 from gossip.directory import Directory
 from gossip.keyring import Keyring
@@ -31,7 +32,7 @@ class _Bench:
         directory = Directory(node_id="me", epoch=1, config=CONFIG, members=members)
         self.outbox = Outbox(
             config=CONFIG,
-            keyring=Keyring(cluster_id="c", node_id="me", epoch=1, keys=KEYS),
+            codec=SealedCodec(Keyring(cluster_id="c", node_id="me", epoch=1, keys=KEYS)),
             members=members,
             directory=directory,
             queues=self.queues,

@@ -1,0 +1,65 @@
+"""How messages become packets, and packets messages (pure).
+
+The machine knows packets only through a `Codec`, so the simulator can hand over objects. Whatever
+the codec, a message and a packet are `bytes` of the length that they have on the wire: the machine
+decides by lengths what goes into one packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gossip.keyring import SEAL_OVERHEAD_BYTES, Keyring
+from gossip.message import PACK_OVERHEAD_BYTES, encode, pack, unpack_untrusted
+from gossip.wire import Message
+
+PACKET_OVERHEAD_BYTES = SEAL_OVERHEAD_BYTES + PACK_OVERHEAD_BYTES
+"""Most that a datagram holds besides its messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What an authentic packet says."""
+
+    sender: bytes
+    """Tag of the sender's node id."""
+    epoch: int
+    messages: Sequence[Message]
+
+
+class Codec(Protocol):
+    """The wire form of messages and packets."""
+
+    def encode(self, message: Message) -> bytes:
+        """Return one message, to be put into a packet or queued."""
+        ...
+
+    def seal(self, messages: Sequence[bytes]) -> bytes:
+        """Return a packet of encoded messages."""
+        ...
+
+    def open_untrusted(self, packet: bytes, *, is_stream: bool) -> Received:
+        """Return what a packet says, or raise RejectedPacketError or MalformedPacketError."""
+        ...
+
+
+class SealedCodec:
+    """msgpack, sealed by the key ring: what is used outside simulations."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    def encode(self, message: Message) -> bytes:
+        """Return the wire form of one message."""
+        return encode(message)
+
+    def seal(self, messages: Sequence[bytes]) -> bytes:
+        """Return the sealed packet."""
+        return self._keyring.seal(pack(messages))
+
+    def open_untrusted(self, packet: bytes, *, is_stream: bool) -> Received:
+        """Return what a packet says, or raise MalformedPacketError."""
+        opened = self._keyring.open_untrusted(packet, is_stream=is_stream)
+        return Received(opened.sender, opened.epoch, unpack_untrusted(opened.body))
