@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 NAME ?=
+SECONDS ?= 600
 
-.PHONY: help setup demo test check format lint types unit sim netns e2e chaos bench lock clean
+.PHONY: help setup demo test check format lint types unit sim netns e2e chaos fuzz bench lock clean
 
 help:
 	@echo "make demo    run a real cluster of five nodes on this machine and prove that it works"
@@ -15,6 +16,7 @@ help:
 	@echo "make check   format, lint, types, import contracts, unit and simulator tests"
 	@echo "make bench   measure against peers (one: make bench NAME=commits|overlay|vip|ingress|...)"
 	@echo "make chaos   long sweeps of the simulators"
+	@echo "make fuzz    fuzz every decoder for SECONDS (600) each (one: make fuzz NAME=gossip_body|...)"
 
 setup: $(VENV)/.ready
 
@@ -49,6 +51,12 @@ unit sim netns e2e: setup
 chaos: setup
 	HIVEWIRE_SEEDS=1000 $(BIN)/python -m pytest tests/sim tests/chaos --timeout 3600
 
+# atheris has no wheel for every platform, so it is not among the development requirements.
+fuzz: setup
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
+		$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r deploy/requirements-fuzz.txt
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(NAME)
+
 bench: setup
 	@$(BIN)/python -m bench $(NAME)
 
@@ -59,6 +67,8 @@ lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --no-header --no-annotate --extra dev pyproject.toml \
 		-o deploy/requirements-dev.txt
+	echo atheris==3.0.0 | uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-header --no-annotate - -o deploy/requirements-fuzz.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
