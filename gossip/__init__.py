@@ -12,8 +12,8 @@ the picture may import what is below. Only `peer`, `transport` and `storage` do 
     outbox
     directory
     table | broadcast
-    codec | member
-    keyring | message | timers | events | stats
+    codec | member | memory
+    keyring | message | timers | events | stats | identity
     wire | config
 
 Modules:
@@ -24,11 +24,13 @@ Modules:
     directory: attachments, and which records are visible
     events: what the machine tells its shell, and the views it lends
     failure: probes and suspicions
+    identity: what the room must know of who a node is
     inbox: what becomes of a packet
     keyring: sealing and opening packets under rotated keys
     machine: the state machine, without I/O
     member: the view of members and the order of claims about them
     membership: what to do with records and claims of members
+    memory: identities that cost nothing, for the simulator and tests
     message: the wire form of messages
     outbox: packs messages into sealed datagrams
     peer: the facade: join, attach, publish, watch, leave

@@ -26,6 +26,7 @@ from gossip.config import GossipConfig
 from gossip.digest import Summary
 from gossip.directory import Directory
 from gossip.events import Event, MemberView, RecordsChanged, RecordView
+from gossip.identity import Identity
 from gossip.inbox import Inbox
 from gossip.keyring import GossipKey, Keyring, KeyView
 from gossip.member import MemberTable
@@ -68,6 +69,7 @@ class Machine:
         data_address: str,
         config: GossipConfig,
         keys: Sequence[GossipKey],
+        identity: Identity,
         rng: Random,
         wall_offset_s: float = 0.0,
         codec: Callable[[Keyring], Codec] = SealedCodec,
@@ -110,7 +112,9 @@ class Machine:
             outbox=self._outbox,
         )
         self._membership = Membership(
-            me=NodeRecord(node_id, epoch, 0, "127.0.0.1", 1, data_address),
+            me=NodeRecord(
+                node_id, epoch, 0, "127.0.0.1", 1, data_address, 0, identity.certificate.fingerprint
+            ),
             config=config,
             rng=rng,
             timers=self._timers,

@@ -20,6 +20,7 @@ from random import Random
 
 from gossip.config import GossipConfig
 from gossip.events import EpochRaised, Event, MemberChanged, MemberView, RecordView, Removed
+from gossip.identity import Identity
 from gossip.keyring import GossipKey, KeyState, KeyView
 from gossip.machine import Machine
 from gossip.stats import GossipStats, ShellCounters
@@ -69,6 +70,7 @@ class Peer:
         data_address: str,
         config: GossipConfig,
         keys: Sequence[GossipKey],
+        identity: Identity,
         state_directory: Path,
         rng: Random,
         server_ssl: Callable[[], ssl.SSLContext] | None = None,
@@ -100,6 +102,7 @@ class Peer:
             data_address=data_address,
             config=config,
             keys=keys,
+            identity=identity,
             rng=rng,
             wall_offset_s=unix_ns / 1e9 - self._clock(),
         )

@@ -65,7 +65,7 @@ class NodeRecord:
     """Where the data plane reaches the node."""
     flags: int = 0
     fingerprint: bytes = b""
-    """Of the node's certificate; empty while records are unsigned."""
+    """Of the node's certificate."""
     hlc: int = 0
     signature: bytes = b""
 

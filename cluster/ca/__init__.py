@@ -4,9 +4,10 @@ A node is its certificate, never its address: CN = node id, OU = role, O = clust
 
 Modules:
     authority: who gets a certificate, and the issuing of it
-    certificates: making, reading and checking certificates; the only door to `cryptography`
+    certificates: making, reading and checking certificates
     files: a node's certificate, key and CA on disk
     renewal: when to renew, and the loop that does
+    signatures: signing with a node's key
     tls: TLS 1.3 contexts, and who is at the other end
     tokens: join tokens
 """

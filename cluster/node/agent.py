@@ -26,6 +26,7 @@ from cluster.model.logs import LogOptions
 from cluster.model.node import NodeDescription, NodeState
 from cluster.model.task import TaskStatus
 from cluster.node.config import NodeConfig, Profile
+from cluster.node.identity import NodeIdentity
 from cluster.node.state_file import MembershipRecord
 from cluster.runtime.base import RuntimeFailure
 from cluster.runtime.process import ProcessRuntime
@@ -74,6 +75,7 @@ class Agent:
         record: MembershipRecord,
         description: NodeDescription,
         contexts: TlsContexts,
+        identity: NodeIdentity,
         peers: Peers,
         on_managers: Callable[[tuple[tuple[NodeId, str], ...]], None],
         clock: Callable[[], float],
@@ -86,6 +88,7 @@ class Agent:
         self._config = config
         self._record = record
         self._contexts = contexts
+        self._identity = identity
         self._on_managers = on_managers
         self._clock = clock
         self._rng = rng
@@ -217,6 +220,7 @@ class Agent:
             data_address=self._record.data_address,
             config=_gossip_config(self._config.profile),
             keys=_ring(info),
+            identity=self._identity,
             state_directory=directory,
             rng=self._rng,
             server_ssl=lambda: self._contexts.gossip_server,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from random import Random
 
 from cluster.ca.certificates import PeerIdentity
-from cluster.ca.files import CertificateDirectory
+from cluster.ca.files import CertificateDirectory, Credentials
 from cluster.ca.renewal import keep_renewed
 from cluster.ca.tls import TlsContexts, tls_contexts
 from cluster.dispatch.calls import http_session
@@ -22,6 +22,7 @@ from cluster.model.node import NodeDescription, Role
 from cluster.node import footprint, state_file
 from cluster.node.agent import Agent
 from cluster.node.config import NodeConfig
+from cluster.node.identity import NodeIdentity
 from cluster.node.manager import Manager
 from cluster.node.state_file import MembershipRecord
 
@@ -65,7 +66,7 @@ class Member:
         Raises:
             StorageFailure, CertificateError, OSError: this node cannot go on.
         """
-        _, identity = self._certificates.load_at_any_time()
+        credentials, identity = self._certificates.load_at_any_time()
         contexts = tls_contexts(self._certificates, self.record.cluster)
         async with http_session() as session, asyncio.TaskGroup() as group:
             peers = Peers(session, contexts)
@@ -74,6 +75,7 @@ class Member:
                 record=self.record,
                 description=self._description,
                 contexts=contexts,
+                identity=self._gossip_identity(credentials),
                 peers=peers,
                 on_managers=self._remember_managers,
                 clock=self._clock,
@@ -161,6 +163,11 @@ class Member:
             on_renewed=lambda _: contexts.reload(self._certificates),
             clock=self._clock,
             rng=self._rng,
+        )
+
+    def _gossip_identity(self, credentials: Credentials) -> NodeIdentity:
+        return NodeIdentity(
+            credentials, cluster=self.record.cluster, roots=lambda: (credentials.ca,)
         )
 
     def _remember_managers(self, managers: tuple[tuple[NodeId, str], ...]) -> None:

@@ -19,11 +19,13 @@ from gossip.config import GossipConfig
 from gossip.events import EpochRaised
 from gossip.keyring import GossipKey, KeyState
 from gossip.machine import Machine
+from gossip.memory import MemoryAuthority
 from gossip.outbox import StreamPush
 from gossip.wire import Address, State
 
 SEEDS = range(int(os.environ.get("HIVEWIRE_SEEDS", "3")))
 """Seeds each scenario runs with."""
+AUTHORITY = MemoryAuthority("cluster")
 KEYS = (GossipKey(1, b"0123456789abcdef" * 2, KeyState.PRIMARY),)
 _UNIX_S = 1_700_000_000.0
 _INBOX_MAX = 4000
@@ -226,6 +228,7 @@ class SimNetwork:
             data_address="10.1.0.1",
             config=self.config,
             keys=KEYS,
+            identity=AUTHORITY.identity(name),
             rng=Random(self.rng.getrandbits(64)),
             wall_offset_s=_UNIX_S,
         )

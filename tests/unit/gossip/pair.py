@@ -8,6 +8,7 @@ from gossip.config import GossipConfig
 from gossip.events import MemberView, RecordView
 from gossip.keyring import GossipKey, KeyState
 from gossip.machine import Machine
+from gossip.memory import MemoryAuthority
 from gossip.wire import Address
 
 KEYS = (GossipKey(1, b"k" * 32, KeyState.PRIMARY),)
@@ -27,6 +28,7 @@ def make_machine(name: str, *, epoch: int = 1000, cluster_id: str = "c") -> Mach
         data_address="10.0.0.1",
         config=GossipConfig.lan(),
         keys=KEYS,
+        identity=MemoryAuthority(cluster_id).identity(name),
         rng=Random(name),
     )
     machine.start(address(name), now=0.0)

@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from gossip.memory import MemoryAuthority
 from gossip.peer import (
     Address,
     GossipConfig,
@@ -57,6 +58,7 @@ def _peer(
         data_address="127.0.0.1",
         config=config,
         keys=KEYS,
+        identity=MemoryAuthority("c").identity(name),
         state_directory=tmp_path / name,
         rng=Random(name),
         server_ssl=server_ssl,
