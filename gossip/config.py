@@ -24,6 +24,16 @@ class GossipConfig:
     """How many others are asked."""
     nack_share: float = 0.8
     """A helper answers NACK after this share of the timeout (Lifeguard, section IV-A)."""
+    scales_with_health: bool = True
+    """LHA-Probe: failures while helpers stay silent slow this node's own probes down."""
+    shrinks_suspicions: bool = True
+    """LHA-Suspicion: a suspicion starts long and shrinks as others confirm it."""
+    tells_suspects: bool = True
+    """Buddy system: every packet to a suspect says so."""
+    forgives_stalls: bool = True
+    """Suspicions wait as long as this node itself slept (not in the paper)."""
+    believes_deaths: bool = False
+    """Another's DEAD is final, as in SWIM and memberlist; else it is one accusation more."""
     health_max: int = 7
     """Worst local health score; interval and timeout are multiplied by score + 1."""
     suspicion_multiplier: int = 4
@@ -75,6 +85,17 @@ class GossipConfig:
     def lan(cls) -> GossipConfig:
         """Return the profile for hosts on a network."""
         return cls()
+
+    @classmethod
+    def swim(cls) -> GossipConfig:
+        """Return `lan` without what Lifeguard and this program add to SWIM, to compare with."""
+        return cls(
+            scales_with_health=False,
+            shrinks_suspicions=False,
+            tells_suspects=False,
+            forgives_stalls=False,
+            believes_deaths=True,
+        )
 
     @classmethod
     def local(cls) -> GossipConfig:

@@ -20,6 +20,14 @@ class MemberView:
     epoch: int
     since: float
     """When the member entered this state, on this node's monotonic clock."""
+    accuser: str | None = None
+    """Whose word a state other than ALIVE rests on."""
+    suspicion_ends_at: float | None = None
+    """When a suspect is declared dead unless it refutes, as things stand, on the same clock."""
+    round_trip_s: float | None = None
+    """Smoothed, of direct probes; None until one is answered."""
+    is_relay_only: bool = False
+    """Whether only helpers reach the member: its address or the way there is wrong."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,10 @@ class _Suspicion:
     longest_s: float
 
     @property
+    def ends_at(self) -> float:
+        return self.started_at + self.lasts_s
+
+    @property
     def lasts_s(self) -> float:
         wanted, found = self.confirmations_wanted, len(self.accusers) - 1
         if wanted < 1:
@@ -101,6 +105,8 @@ class Detector:
 
     def stalled(self, lag_s: float, *, now: float) -> None:
         """Take note that this node slept: what it missed says nothing about others."""
+        if not self._config.forgives_stalls:
+            return
         self._worsen()
         if self._probe is not None:
             self._timers.cancel(self._probe.timer)
@@ -119,7 +125,9 @@ class Detector:
         if held is None:
             self._start_suspicion(node_id, accuser, now=now)
             return True
-        if accuser in held.accusers or len(held.accusers) > held.confirmations_wanted:
+        if not self._config.shrinks_suspicions or accuser in held.accusers:
+            return False
+        if len(held.accusers) > held.confirmations_wanted:
             return False
         held.accusers.add(accuser)
         self._arm(node_id, held, now=now)
@@ -135,6 +143,15 @@ class Detector:
         """Drop what is remembered of a member that is gone."""
         self.clear(node_id)
         self._round_trips.pop(node_id, None)
+
+    def round_trip_s(self, node_id: str) -> float | None:
+        """Return the smoothed round trip of direct probes, if any was answered."""
+        return self._round_trips.get(node_id)
+
+    def deadline(self, node_id: str) -> float | None:
+        """Return when a suspect is declared dead unless it refutes, as things stand."""
+        held = self._suspicions.get(node_id)
+        return None if held is None else held.ends_at
 
     def take_ack(self, ack: Ack, sender: str | None, *, now: float) -> None:
         """Take an answer, to a probe of our own or to one made for another."""
@@ -183,6 +200,8 @@ class Detector:
         return self._sequence
 
     def _worsen(self, by: int = 1) -> None:
+        if not self._config.scales_with_health:
+            return
         self.health = min(self._config.health_max, self.health + by)
 
     def _next_probe(self, now: float) -> None:
@@ -246,7 +265,7 @@ class Detector:
 
     def _give_up_relay(self, sequence: int, _now: float) -> None:
         relay = self._relays.pop(sequence, None)
-        if relay is not None:
+        if relay is not None and self._config.scales_with_health:
             asked, requester = relay
             self._outbox.send(requester, Nack(asked, NackReason.TIMEOUT))
 
@@ -257,6 +276,8 @@ class Detector:
         shortest = max(config.suspicion_floor_s, config.suspicion_multiplier * scale)
         longest = shortest * config.suspicion_max_multiplier
         wanted = max(0, min(config.suspicion_multiplier - 2, nodes - 2))
+        if not config.shrinks_suspicions:
+            longest, wanted = shortest, 0
         held = _Suspicion({accuser}, now, 0, wanted, shortest, longest)
         self._suspicions[node_id] = held
         self._counters.suspicions += 1
@@ -264,7 +285,7 @@ class Detector:
 
     def _arm(self, node_id: str, suspicion: _Suspicion, *, now: float) -> None:
         self._timers.cancel(suspicion.timer)
-        ends_at = max(now, suspicion.started_at + suspicion.lasts_s)
+        ends_at = max(now, suspicion.ends_at)
         suspicion.timer = self._timers.at(ends_at, partial(self._expire, node_id))
 
     def _expire(self, node_id: str, now: float) -> None:

@@ -29,7 +29,7 @@ from gossip.events import Event, MemberView, RecordsChanged, RecordView
 from gossip.identity import Identity
 from gossip.inbox import Inbox
 from gossip.keyring import GossipKey, Keyring, KeyView
-from gossip.member import MemberTable
+from gossip.member import Member, MemberTable
 from gossip.membership import Membership
 from gossip.outbox import Outbox, StreamPush
 from gossip.spread import Spread
@@ -277,8 +277,9 @@ class Machine:
     def members(self) -> list[MemberView]:
         """Return what is believed of every member, this node first."""
         state = State.LEFT if self._membership.has_left else State.ALIVE
-        views = [_view(self.me, state, self._membership.since)]
-        views.extend(_view(m.record, m.state, m.since) for m in self._members.all())
+        accuser = self.me.node_id if self._membership.has_left else None
+        views = [_view(self.me, state, self._membership.since, accuser)]
+        views.extend(map(self._view, self._members.all()))
         return views
 
     def records(self, scope: str) -> Sequence[RecordView]:
@@ -305,6 +306,16 @@ class Machine:
             queue_dropped=self._queues.dropped,
             health=self._membership.detector.health,
             counters=replace(self.counters),
+        )
+
+    def _view(self, member: Member) -> MemberView:
+        accuser = None if member.claim is None else member.claim.accuser
+        view = _view(member.record, member.state, member.since, accuser)
+        detector = self._membership.detector
+        return replace(
+            view,
+            suspicion_ends_at=detector.deadline(member.node_id),
+            round_trip_s=detector.round_trip_s(member.node_id),
         )
 
     def _spread_own(self, update: Update, *, now: float) -> None:
@@ -359,6 +370,7 @@ class Machine:
         self._membership.forget_old(now=now)
 
 
-def _view(record: NodeRecord, state: State, since: float) -> MemberView:
+def _view(record: NodeRecord, state: State, since: float, accuser: str | None) -> MemberView:
     where = (record.host, record.port, record.data_address)
-    return MemberView(record.node_id, state, *where, record.incarnation, record.epoch, since)
+    life = (record.incarnation, record.epoch)
+    return MemberView(record.node_id, state, *where, *life, since, accuser)

@@ -116,7 +116,7 @@ class Membership:
         verdict = self._members.judge(claim)
         if verdict in {Verdict.STALE, Verdict.AHEAD} or claim.accuser == self.me.node_id:
             return verdict
-        if claim.state is State.LEFT:
+        if claim.state is State.LEFT or (claim.state is State.DEAD and self._believes(claim)):
             if verdict is Verdict.NEW:
                 self._settle(claim, now=now)
                 if relay:
@@ -205,6 +205,9 @@ class Membership:
     def _refute(self, incarnation: int, *, now: float) -> None:
         self.me = refuted(self.me, incarnation=incarnation, hlc=self._hlc(now))
         self.announce(now=now)
+
+    def _believes(self, claim: Claim) -> bool:
+        return self._config.believes_deaths and self._is_witness(claim.accuser)
 
     def _is_witness(self, node_id: str) -> bool:
         """Tell whether a member's accusations count: strangers' and leavers' do not."""

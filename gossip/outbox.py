@@ -53,6 +53,7 @@ class Outbox:
     ) -> None:
         self.room = config.packet_bytes_max - PACKET_OVERHEAD_BYTES
         """Bytes of messages that one datagram holds."""
+        self._tells_suspects = config.tells_suspects
         self._codec = codec
         self.encode = codec.encode
         """Returns one message, to be put into a packet or queued."""
@@ -116,7 +117,7 @@ class Outbox:
         member = None if parcel.node_id is None else self._members.get(parcel.node_id)
         batch: list[bytes] = []
         room = self.room
-        if member is not None and member.claim is not None:
+        if member is not None and member.claim is not None and self._tells_suspects:
             batch.append(self.encode(member.claim))
             room -= len(batch[0])
         for data in parcel.messages:

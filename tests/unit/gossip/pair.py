@@ -19,14 +19,16 @@ def address(name: str) -> Address:
     return (f"10.0.0.{ord(name[0])}", 7946)
 
 
-def make_machine(name: str, *, epoch: int = 1000, cluster_id: str = "c") -> Machine:
+def make_machine(
+    name: str, *, epoch: int = 1000, cluster_id: str = "c", config: GossipConfig | None = None
+) -> Machine:
     """Return a machine that has started at time 0."""
     machine = Machine(
         node_id=name,
         epoch=epoch,
         cluster_id=cluster_id,
         data_address="10.0.0.1",
-        config=GossipConfig.lan(),
+        config=config or GossipConfig.lan(),
         keys=KEYS,
         identity=MemoryAuthority(cluster_id).identity(name),
         rng=Random(name),

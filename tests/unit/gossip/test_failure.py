@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -21,41 +22,45 @@ from gossip.timers import Timers
 from gossip.wire import (
     Ack,
     Address,
+    Claim,
     Message,
     Nack,
     NackReason,
     NodeRecord,
     Ping,
     PingRequest,
+    State,
 )
 from tests.unit.gossip.pair import KEYS, address
 
 CONFIG = GossipConfig.lan()
+SWIM = GossipConfig.swim()
 
 
 class _Bench:
     """A detector with members a, b, c, ... and what it did."""
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, config: GossipConfig = CONFIG) -> None:
         self.failures: list[str] = []
         self.deaths: list[tuple[str, float]] = []
         self.counters = Counters()
         self.timers = Timers()
-        members = MemberTable()
+        self.now = 0.0
+        members = self.members = MemberTable()
         for name in names:
             host, port = address(name)
             members.put_record(NodeRecord(name, 1, 0, host, port, host), now=0.0)
         self._outbox = Outbox(
-            config=CONFIG,
+            config=config,
             codec=SealedCodec(Keyring(cluster_id="c", node_id="me", epoch=1, keys=KEYS)),
             members=members,
-            directory=Directory(node_id="me", epoch=1, config=CONFIG, members=members),
+            directory=Directory(node_id="me", epoch=1, config=config, members=members),
             queues=Queues(),
             counters=self.counters,
         )
         self._reader = Keyring(cluster_id="c", node_id="reader", epoch=1, keys=KEYS)
         self.detector = Detector(
-            config=CONFIG,
+            config=config,
             rng=Random(1),
             timers=self.timers,
             members=members,
@@ -75,7 +80,8 @@ class _Bench:
     def start_probe(self) -> Ping:
         """Run to the first probe and return it."""
         self.detector.start(now=0.0)
-        self.timers.fire(self.timers.next())
+        self.now = self.timers.next()
+        self.timers.fire(self.now)
         ((message, _),) = self.sent()
         assert isinstance(message, Ping)
         return message
@@ -179,3 +185,55 @@ def test_cleared_suspicion_does_not_end_a_later_one_early() -> None:
     bench.run_until(100.0)
 
     bench.assert_only_death("b", 44.0)
+
+
+def test_without_lha_suspicion_the_shortest_suspicion_is_the_only_one() -> None:
+    bench = _Bench(*"bcdefgh", config=replace(CONFIG, shrinks_suspicions=False))
+    assert bench.detector.suspect("b", "me", now=0.0)
+    assert not bench.detector.suspect("b", "c", now=0.0)
+    bench.run_until(100.0)
+
+    bench.assert_only_death("b", 4.0)
+
+
+def test_without_lha_probe_health_stays_and_helpers_send_no_nack() -> None:
+    bench = _Bench("b", "c", "d", config=replace(CONFIG, scales_with_health=False))
+    bench.start_probe()
+    bench.detector.take_request(PingRequest(7, "b", *address("b")), ("10.1.1.1", 1), now=0.0)
+    bench.run_until(2.1)
+
+    assert bench.failures
+    assert bench.detector.health == 0
+    assert [m for m, _ in bench.sent() if isinstance(m, Nack)] == []
+
+
+@pytest.mark.parametrize("tells", [False, True])
+def test_buddy_system_can_be_switched_off(*, tells: bool) -> None:
+    bench = _Bench("b", config=replace(CONFIG, tells_suspects=tells))
+    claim = Claim(State.SUSPECT, "b", 1, 0, "me", 1)
+    bench.members.put_claim(claim, now=0.0)
+    bench.detector.start(now=0.0)
+    bench.timers.fire(bench.timers.next())
+
+    assert [m for m, _ in bench.sent() if isinstance(m, Claim)] == [claim] * tells
+
+
+def test_swim_does_not_excuse_suspicions_of_a_node_that_slept() -> None:
+    bench = _Bench("b", config=SWIM)
+    bench.detector.suspect("b", "me", now=0.0)
+    bench.detector.stalled(50.0, now=50.0)
+    bench.run_until(50.0)
+
+    bench.assert_only_death("b", 4.0)
+
+
+def test_deadline_of_a_suspect_and_round_trips_are_shown() -> None:
+    bench = _Bench(*"bcdefgh")
+    assert bench.detector.deadline("b") is None
+    bench.detector.suspect("b", "me", now=1.0)
+    assert bench.detector.deadline("b") == pytest.approx(25.0)
+    ping = bench.start_probe()
+    sent_at = bench.now
+    bench.detector.take_ack(Ack(ping.sequence, 0), ping.target, now=sent_at + 0.02)
+
+    assert bench.detector.round_trip_s(ping.target) == pytest.approx(0.02)

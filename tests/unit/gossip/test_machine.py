@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gossip.config import GossipConfig
 from gossip.events import EpochRaised, MemberChanged, RecordsChanged, Removed
 from gossip.keyring import Keyring
 from gossip.machine import Machine
@@ -132,6 +133,16 @@ def test_one_stranger_cannot_declare_a_member_dead() -> None:
     view = member(a, "b")
     assert view is not None
     assert view.state is State.SUSPECT
+
+
+def test_swim_believes_a_member_that_declares_another_dead() -> None:
+    a, b, c = (make_machine(name, config=GossipConfig.swim()) for name in "abc")
+    meet(a, b, c)
+    _Stranger("c", 1000).tell(a, Claim(State.DEAD, "b", b.me.epoch, 0, "c", 1000))
+
+    view = member(a, "b")
+    assert view is not None
+    assert (view.state, view.accuser) == (State.DEAD, "c")
 
 
 def test_newer_life_of_ones_own_id_is_outbid_once_and_written_down_first() -> None:
