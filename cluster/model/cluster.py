@@ -12,6 +12,8 @@ HEARTBEAT_PERIOD_S = 5.0
 """Swarm's default (swarmkit manager/dispatcher)."""
 TASK_HISTORY_LIMIT = 5
 """Ended tasks kept per slot (Swarm's default)."""
+KEY_ROTATION_S = 12 * 3600.0
+"""Swarm's period (swarmkit manager/keymanager)."""
 NODE_CERTIFICATE_VALIDITY_S = 90 * 24 * 3600.0
 DEFAULT_ADDRESS_POOL = ("10.0.0.0/8",)
 DEFAULT_SUBNET_SIZE = 24
@@ -34,6 +36,8 @@ class GossipKey:
     secret: bytes = field(repr=False)
     """32 bytes, AES-256."""
     state: KeyState = KeyState.PRIMARY
+    since: float = 0.0
+    """When it entered this state, unix seconds; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,9 @@ class ClusterSpec:
     task_history_limit: int = TASK_HISTORY_LIMIT
     heartbeat_period_s: float = HEARTBEAT_PERIOD_S
     node_certificate_validity_s: float = NODE_CERTIFICATE_VALIDITY_S
+    key_rotation_s: float = KEY_ROTATION_S
+    """Seconds that a gossip key is primary; a retired one is kept as long for nodes that are
+    down."""
     autolock: bool = False
     docker: str = "{}"
     """The spec as the client sent it, JSON, so that it reads back what it wrote."""

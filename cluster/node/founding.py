@@ -59,7 +59,7 @@ def new_cluster(
         ca_certificate=root.certificate,
         ca_key=root.key,
         join_tokens=new_join_tokens(root.certificate),
-        gossip_keys=first_keys(secrets.token_bytes),
+        gossip_keys=first_keys(secrets.token_bytes, now),
         address_pool=request.address_pool,
         subnet_size=request.subnet_size,
         data_path_port=request.data_path_port,

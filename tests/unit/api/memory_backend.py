@@ -23,6 +23,7 @@ from cluster.api.backend import (
     Reachability,
     TaskLogLine,
 )
+from cluster.control.keys import first_keys
 from cluster.model.cluster import Cluster, JoinTokens
 from cluster.model.errors import Unavailable
 from cluster.model.ids import ClusterId, NetworkId, NodeId, TaskId, new_id
@@ -60,6 +61,8 @@ class MemoryBackend:
     def __init__(self, hostname: str = "n1") -> None:
         self.replica = Replica()
         self.has_leader = True
+        self.meanwhile: Sequence[Change] = ()
+        """What somebody else changes before the next proposal, once."""
         self.joined: list[JoinRequest] = []
         self._proposer = Proposer(LocalConsensus(self.replica))
         self._membership = Membership()
@@ -97,6 +100,9 @@ class MemoryBackend:
         return self.replica.watch()
 
     async def propose(self, changes: Sequence[Change]) -> int:
+        if self.meanwhile:
+            others, self.meanwhile = self.meanwhile, ()
+            await self._proposer.propose(others)
         index = await self._proposer.propose(changes)
         while reaction := list(self._react()):
             await self._proposer.propose(reaction)
@@ -120,7 +126,7 @@ class MemoryBackend:
             ca_certificate=b"no certificate",
             ca_key=b"",
             join_tokens=JoinTokens("SWMTKN-1-w", "SWMTKN-1-m"),
-            gossip_keys=(),
+            gossip_keys=first_keys(self._rng.randbytes, meta.created_at),
             address_pool=request.address_pool,
             subnet_size=request.subnet_size,
             data_path_port=request.data_path_port,

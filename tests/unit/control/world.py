@@ -2,7 +2,7 @@
 
 Each command is a line; a word `key=value` sets something. Times are seconds since the start.
 
-    cluster [pool=CIDR,...] [size=24] [history=5]
+    cluster [pool=CIDR,...] [size=24] [history=5] [keys=PRIMARY] [rotation=43200]
     node NAME [role=worker] [state=ready] [availability=active] [cpus=4] [memory=8] [label.K=V]
     network NAME [subnet=CIDR] [gateway=IP] [range=CIDR] [ingress=yes]
     service NAME [replicas=1] [mode=replicated] [networks=A,B] [ports=8080:80/tcp/ingress,...]
@@ -14,7 +14,11 @@ Each command is a line; a word `key=value` sets something. Times are seconds sin
     orchestrate|allocate|schedule|reap      one loop alone, likewise
     report TASK STATE [at=T]      the node says so; TASK is `web.1#2`: second task made in slot 1
     run                           decide, and every task obeys, until nothing changes
-    tasks | networks | services | wakeup    show
+    hold NODE...                  these nodes say that they hold the gossip keys as they are now
+    forget                        another manager leads: what nodes said is forgotten
+    turn                          the loop of the gossip keys alone, likewise
+    rotate                        a user wishes for a new gossip key
+    tasks | networks | services | wakeup | keys    show
 """
 
 from __future__ import annotations
@@ -24,8 +28,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
-from cluster.control import allocator, batch, orchestrator, reaper, scheduler
-from cluster.model.cluster import Cluster, ClusterSpec, JoinTokens
+from cluster.control import allocator, batch, keys, orchestrator, reaper, scheduler
+from cluster.model.cluster import Cluster, ClusterSpec, GossipKey, JoinTokens
 from cluster.model.errors import ClusterError, NotFound
 from cluster.model.ids import ClusterId, NetworkId, NodeId, ServiceId, TaskId
 from cluster.model.network import Network, NetworkSpec, SubnetSpec
@@ -66,6 +70,7 @@ class World:
         self.rng = Random(1)
         self._names: dict[TaskId, str] = {}
         self._made: Counter[str] = Counter()
+        self._held: dict[NodeId, bytes] = {}
 
     # Commands
 
@@ -89,6 +94,7 @@ class World:
             "allocate": lambda s: allocator.decide(s, self.now),
             "schedule": lambda s: scheduler.decide(s, self.now),
             "reap": lambda s: reaper.decide(s, self.now),
+            "turn": lambda s: keys.decide(s, self._held, self.now, self.rng.randbytes(32)),
         }
         makers = {
             "cluster": self._cluster,
@@ -98,12 +104,16 @@ class World:
             "delete": self._delete,
             "report": self._report,
             "at": self._at,
+            "hold": self._hold,
+            "forget": self._forget,
+            "rotate": self._rotate,
         }
         shows: dict[str, Callable[[], str]] = {
             "run": self.run,
             "tasks": lambda: "\n".join(map(self._show_task, self.tasks())) or "none",
             "networks": lambda: "\n".join(map(_show_network, self.snapshot.networks.values())),
             "services": lambda: "\n".join(map(_show_service, self.snapshot.services.values())),
+            "keys": self._show_keys,
             "wakeup": lambda: str(batch.next_wakeup(self.snapshot, self.now)),
         }
         if verb in loops:
@@ -163,14 +173,38 @@ class World:
         self.now = START + float(names[0])
         return ""
 
+    def _hold(self, names: list[str], _: Options) -> str:
+        self._held |= dict.fromkeys(map(NodeId, names), keys.ring_digest(self._ring()))
+        return ""
+
+    def _forget(self, _: list[str], __: Options) -> str:
+        self._held.clear()
+        return ""
+
+    def _rotate(self, _: list[str], __: Options) -> str:
+        assert self.snapshot.cluster is not None
+        self.apply([keys.rotate(self.snapshot.cluster, self.rng.randbytes(32), self.now)])
+        return self._show_keys()
+
+    def _ring(self) -> tuple[GossipKey, ...]:
+        assert self.snapshot.cluster is not None
+        return self.snapshot.cluster.gossip_keys
+
+    def _show_keys(self) -> str:
+        return ", ".join(f"{k.id} {k.state} since {k.since - START:g}" for k in self._ring())
+
     def _cluster(self, _: list[str], options: Options) -> str:
+        ring = keys.first_keys(self.rng.randbytes, self.now)
         cluster = Cluster(
             id=ClusterId("cluster"),
-            spec=ClusterSpec(task_history_limit=int(options.get("history", "5"))),
+            spec=ClusterSpec(
+                task_history_limit=int(options.get("history", "5")),
+                key_rotation_s=float(options.get("rotation", "43200")),
+            ),
             ca_certificate=b"",
             ca_key=b"",
             join_tokens=JoinTokens("", ""),
-            gossip_keys=(),
+            gossip_keys=tuple(replace(k, id=int(options.get("keys", "1"))) for k in ring),
             address_pool=tuple(options.get("pool", "10.0.0.0/8").split(",")),
             subnet_size=int(options.get("size", "24")),
         )
@@ -261,6 +295,8 @@ class World:
                 text = f"assign {self._name(task_id)} {node} host={host}"
             case c.DeleteTask(id=task_id):
                 text = f"delete {self._name(task_id)}"
+            case c.PutCluster(cluster=cluster):
+                text = f"keys {keys.ring_text(cluster.gossip_keys)}"
             case c.AllocateNetwork():
                 text = f"network {change.id} vni={change.vni} {change.subnet} {change.gateway}"
             case c.AllocateService():
