@@ -120,6 +120,9 @@ class SessionClient:
         self.removed = asyncio.Event()
         """Set when a manager says, over an established session, that this node was removed."""
         self._manager: NodeId | None = None
+        self._ring = b""
+        self._hurry = asyncio.Event()
+        """The next heartbeat must not wait."""
         self._sessions = self._failures = 0
         self._last_error = ""
 
@@ -131,6 +134,16 @@ class SessionClient:
     def report(self, statuses: Mapping[TaskId, TaskStatus]) -> None:
         """Tell the managers the latest statuses of some tasks, as soon as there is a manager."""
         self._outbox.put(statuses)
+
+    def hold_ring(self, digest: bytes) -> None:
+        """Tell the managers which gossip keys this node holds, now on its disk too."""
+        if digest != self._ring:
+            self._ring = digest
+            self._hurry.set()
+
+    def ask_for_ring(self) -> None:
+        """Let the manager compare this node's gossip keys with its own, and tell it them."""
+        self._hurry.set()
 
     def stats(self) -> ClientStats:
         """Return counters."""
@@ -223,6 +236,8 @@ class SessionClient:
             read_log=self._agent.read_log,
             informed=self._take_info,
             assigned=self._take_assignment,
+            ring=lambda: self._ring,
+            hurry=self._hurry,
         )
         return await Conversation(channel, user, self._timing.session, self._rng).hold()
 

@@ -7,6 +7,7 @@ looks alive: its machine may be gone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,6 +73,10 @@ class SessionUser:
     informed: Callable[[ClusterInfo], None]
     assigned: Callable[[], None]
     """`inbox` has a new assignment."""
+    ring: Callable[[], bytes]
+    """Digest of the gossip keys that the node holds."""
+    hurry: asyncio.Event
+    """Set by the node when the next heartbeat must not wait."""
 
 
 class Conversation:
@@ -154,14 +159,23 @@ class Conversation:
             if now >= next_beat_at:
                 number += 1
                 asked_at = asked_at or now
+                self._user.hurry.clear()
                 async with asyncio.timeout(self._timing.ack_s):
-                    await self._send(Heartbeat(number))
+                    await self._send(Heartbeat(number, self._user.ring()))
                 jitter = self._rng.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER)
                 next_beat_at = now + self._period_s * jitter
             due = next_beat_at
             if asked_at is not None:
                 due = min(due, asked_at + self._timing.ack_s)
-            await asyncio.sleep(max(0.0, due - now))
+            if await self._is_hurried(due):
+                next_beat_at = self._loop.time()
+
+    async def _is_hurried(self, due: float) -> bool:
+        """Wait until `due`, or until the node is in a hurry; tell which."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(due):
+                await self._user.hurry.wait()
+        return self._user.hurry.is_set()
 
     async def _tell_statuses(self) -> None:
         number = 0

@@ -32,6 +32,7 @@ TEXT_LENGTH_MAX = 1024
 NAME_LENGTH_MAX = 253
 LABELS_MAX = 100
 PORT_MAX = 65535
+RING_DIGEST_BYTES_MAX = 32
 LOG_RECORDS_MAX = 64
 """Most lines in one LogData message."""
 LOG_CREDIT = 8
@@ -93,6 +94,8 @@ class Heartbeat:
     """The node lives."""
 
     number: int
+    ring: bytes = b""
+    """Digest of the gossip keys that it holds, on its disk too (`control.keys.ring_digest`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +250,8 @@ def decode_from_node_untrusted(data: bytes) -> NodeMessage:
             check_registration(message.registration)
         case StatusBatch():
             _check_statuses(message.statuses)
+        case Heartbeat() if len(message.ring) > RING_DIGEST_BYTES_MAX:
+            raise MalformedMessage(f"a digest of {len(message.ring)} bytes")
         case LogData() if len(message.records) > LOG_RECORDS_MAX:
             raise MalformedMessage(f"{len(message.records)} log lines in one message")
         case _:

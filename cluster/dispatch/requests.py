@@ -12,6 +12,7 @@ import msgspec
 
 from cluster.dispatch.messages import (
     DECODE_ERRORS,
+    RING_DIGEST_BYTES_MAX,
     LogRecord,
     MalformedMessage,
     ManagerAddress,
@@ -105,6 +106,8 @@ class ReportedSighting:
     age_s: float
     """Seconds since it was last seen: managers' clocks need not agree."""
     is_connected: bool
+    ring: bytes = b""
+    """Digest of the gossip keys that it holds, as it said last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,4 +165,6 @@ def decode_untrusted(data: bytes, kind: type[_B]) -> _B:
         for sighting in body.sightings:
             if not 0.0 <= sighting.age_s < float("inf"):
                 raise MalformedMessage(f"a sighting is {sighting.age_s} s old")
+            if len(sighting.ring) > RING_DIGEST_BYTES_MAX:
+                raise MalformedMessage(f"a digest of {len(sighting.ring)} bytes")
     return body

@@ -68,6 +68,8 @@ CATCH_UP_S = 2.0
 CHANGES_S = 0.1
 """Least time between two differences of one assignment (swarmkit manager/dispatcher)."""
 SESSIONS_MAX = 10_000
+RETELL_PERIODS = 2
+"""A node that holds other gossip keys so many heartbeat periods after it was told is told again."""
 
 Forward = Callable[[SightingReport], Awaitable[None]]
 """Brings a report to the leader; does nothing on the leader itself."""
@@ -102,6 +104,8 @@ class _Session:
     logs: NodeLogs
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     told_info: ClusterInfo | None = None
+    told_info_at: float = 0.0
+    """Loop time."""
     told: Assignment | None = None
     sequence: int = 0
     """Of what it was told last."""
@@ -177,6 +181,11 @@ class SessionServer:
         behind = self._clock() - self._loop.time()
         seen = self._sightings.joined(self._loop.time(), self._replica.snapshot().nodes)
         return {n: Sighting(n, s.at + behind, s.is_connected) for n, s in seen.items()}
+
+    def rings(self) -> Mapping[NodeId, bytes]:
+        """Return the digest of the gossip keys that each node holds, as it said: for the leader."""
+        seen = self._sightings.joined(self._loop.time(), self._replica.snapshot().nodes)
+        return {node: s.ring for node, s in seen.items()}
 
     def has_session(self, node: NodeId) -> bool:
         """Return whether the node has its session here."""
@@ -287,7 +296,7 @@ class SessionServer:
                 raise SessionEnded(CloseCode.REMOVED, "the node was removed from the cluster")
             if view.info is not session.told_info:
                 await session.send(view.info)
-                session.told_info = view.info
+                session.told_info, session.told_info_at = view.info, self._loop.time()
             await self._tell_assignment(session, view)
             await session.changed.wait()
 
@@ -361,7 +370,8 @@ class SessionServer:
         self, session: _Session, message: NodeMessage, group: asyncio.TaskGroup
     ) -> None:
         match message:
-            case Heartbeat(number=number):
+            case Heartbeat(number=number, ring=ring):
+                self._note_ring(session, ring)
                 await session.send(HeartbeatAck(number))
             case StatusBatch():
                 if session.status_batch is not None and not session.status_batch.done():
@@ -373,6 +383,19 @@ class SessionServer:
                 raise MalformedMessage("a second hello")
             case _:
                 assert_never(message)
+
+    def _note_ring(self, session: _Session, ring: bytes) -> None:
+        """Take note of the gossip keys that a node holds, and tell it the right ones."""
+        if not ring or self._sessions.get(session.node) is not session:
+            return
+        now = self._loop.time()
+        if self._sightings.saw(session.node, now, ring):
+            self._sighted.set()  # a new key may wait for this
+        view = self._current_view()
+        again_at = session.told_info_at + RETELL_PERIODS * view.info.heartbeat_period_s
+        if view.info is session.told_info and ring != view.ring and now >= again_at:
+            session.told_info = None
+            session.changed.set()
 
     async def _commit(self, session: _Session, batch: StatusBatch) -> None:
         await self._statuses.submit(session.node, batch.statuses)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import TypeVar
 
+from cluster.control.keys import ring_digest
 from cluster.dispatch.messages import AssignmentDiff, FullAssignment, ManagerAddress, Removed
 from cluster.model.assignment import Assignment, ClusterInfo, NodeInfo, ServiceInfo
 from cluster.model.ids import ClusterId, NodeId
@@ -42,19 +43,22 @@ class View:
 
     snapshot: Snapshot
     info: ClusterInfo
+    ring: bytes
+    """Digest of the gossip keys in `info`."""
     tasks: Mapping[NodeId, tuple[Task, ...]] = field(default_factory=dict[NodeId, tuple[Task, ...]])
 
 
 def view_of(snapshot: Snapshot, before: View | None = None) -> View:
     """Return the view of `snapshot`, with all that it can share with `before`."""
     info = _cluster_info(snapshot)
-    if before is None:
-        return View(snapshot, info, _tasks_by_node(snapshot, {}))
-    if info == before.info:
+    if before is not None and info == before.info:
         info = before.info
+    ring = ring_digest(info.gossip_keys)
+    if before is None:
+        return View(snapshot, info, ring, _tasks_by_node(snapshot, {}))
     if snapshot.tasks is before.snapshot.tasks:
-        return View(snapshot, info, before.tasks)
-    return View(snapshot, info, _tasks_by_node(snapshot, before.tasks))
+        return View(snapshot, info, ring, before.tasks)
+    return View(snapshot, info, ring, _tasks_by_node(snapshot, before.tasks))
 
 
 def is_same_for(node: NodeId, view: View, before: View) -> bool:

@@ -10,7 +10,7 @@ Invariant: what another manager reports never makes a node look older than what 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.dispatch.requests import ReportedSighting
 from cluster.model.ids import NodeId
@@ -29,6 +29,8 @@ class Seen:
 
     at: float
     is_connected: bool
+    ring: bytes = b""
+    """Digest of the gossip keys that it held then; empty: it has not said."""
 
 
 class Sightings:
@@ -38,14 +40,19 @@ class Sightings:
         self._own: dict[NodeId, Seen] = {}
         self._reports: dict[NodeId, tuple[float, dict[NodeId, Seen]]] = {}
 
-    def saw(self, node: NodeId, now: float) -> None:
-        """Note a message of the node."""
-        self._own[node] = Seen(now, is_connected=True)
+    def saw(self, node: NodeId, now: float, ring: bytes | None = None) -> bool:
+        """Note a message of the node; return whether it holds another ring than it said before."""
+        known = self._own.get(node)
+        before = b"" if known is None else known.ring
+        self._own[node] = Seen(now, is_connected=True, ring=before if ring is None else ring)
+        return ring is not None and ring != before
 
     def lost(self, node: NodeId, now: float) -> None:
         """Note that the node's session here is over; the node was last heard of before that."""
         seen = self._own.get(node)
-        self._own[node] = Seen(now if seen is None else seen.at, is_connected=False)
+        self._own[node] = (
+            Seen(now, is_connected=False) if seen is None else replace(seen, is_connected=False)
+        )
 
     def report(self, now: float) -> tuple[ReportedSighting, ...]:
         """Return this manager's list, for the leader."""
@@ -55,7 +62,7 @@ class Sightings:
             if seen.is_connected or now - seen.at < GONE_KEPT_S
         }
         return tuple(
-            ReportedSighting(node, max(0.0, now - seen.at), seen.is_connected)
+            ReportedSighting(node, max(0.0, now - seen.at), seen.is_connected, seen.ring)
             for node, seen in sorted(self._own.items())
         )
 
@@ -63,13 +70,14 @@ class Sightings:
         """Note the list of another manager in place of its last one."""
         self._reports[manager] = (
             now,
-            {s.node: Seen(now - s.age_s, s.is_connected) for s in sightings},
+            {s.node: Seen(now - s.age_s, s.is_connected, s.ring) for s in sightings},
         )
 
     def joined(self, now: float, nodes: Collection[NodeId]) -> dict[NodeId, Seen]:
         """Return what is known of each of `nodes` that anyone has seen.
 
-        A node is connected if it is with any manager.
+        A node is connected if it is with any manager. The ring is what it said last: of two
+        managers, the one whose session with it is there, or was the last, has heard that.
         """
         self._reports = {
             manager: report
@@ -80,9 +88,11 @@ class Sightings:
         for table in (self._own, *(table for _, table in self._reports.values())):
             for node, seen in table.items():
                 known = joined.get(node)
-                joined[node] = (
-                    seen
-                    if known is None
-                    else Seen(max(known.at, seen.at), known.is_connected or seen.is_connected)
-                )
+                joined[node] = seen if known is None else _join(known, seen)
         return {node: seen for node, seen in joined.items() if node in nodes}
+
+
+def _join(one: Seen, other: Seen) -> Seen:
+    last = max(one, other, key=lambda seen: (seen.is_connected, seen.at))
+    is_connected = one.is_connected or other.is_connected
+    return Seen(max(one.at, other.at), is_connected, last.ring)

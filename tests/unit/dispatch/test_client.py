@@ -214,6 +214,28 @@ async def test_malformed_managers_are_left() -> None:
         await wait_until(lambda: client.stats().manager == M1.node)
 
 
+async def test_a_new_ring_does_not_wait_for_the_next_heartbeat() -> None:
+    async def patient(manager: ScriptedManager) -> None:
+        await manager.hear()
+        await manager.send(Welcome("s", 3600.0))
+        while isinstance(message := await manager.hear(), Heartbeat):
+            await manager.send(HeartbeatAck(message.number))
+
+    network = Network({M1.node: patient})
+    async with client_of(network, M1) as (client, _):
+        client.hold_ring(b"one")
+        await wait_until(lambda: bool(network.sessions))
+        manager = network.sessions[0][1]
+        await wait_until(lambda: Heartbeat(1, b"one") in manager.heard)
+        client.hold_ring(b"two")
+        await wait_until(lambda: Heartbeat(2, b"two") in manager.heard)
+        client.hold_ring(b"two")
+        client.ask_for_ring()
+        await wait_until(lambda: Heartbeat(3, b"two") in manager.heard)
+        await asyncio.sleep(2 * FAST.session.ack_s)
+        assert len(manager.heard) == 4
+
+
 async def test_statuses_without_acknowledgement_are_sent_again_elsewhere() -> None:
     async def without_quorum(manager: ScriptedManager) -> None:
         manager.has_quorum = False

@@ -12,6 +12,7 @@ from typing import TypeVar
 import pytest
 
 from cluster.ca.certificates import PeerIdentity
+from cluster.control.keys import ring_digest
 from cluster.dispatch.channel import ChannelClosed, CloseCode
 from cluster.dispatch.messages import (
     AssignmentDiff,
@@ -99,6 +100,18 @@ class Served:
         identity = PeerIdentity(node, Role.WORKER, ClusterId("c"), NOW - 3600, NOW + 3600)
         self.group.create_task(self.server.serve(theirs, identity, LOCALHOST))
         return ours
+
+    def reported_rings(self) -> list[bytes]:
+        return [s.ring for s in self.reports[-1].sightings] if self.reports else []
+
+    async def loop_until_retold(self, end: NodeEnd, ring: bytes) -> ClusterInfo:
+        """Send heartbeats until the node is told the cluster's facts."""
+        while True:
+            await end.send(Heartbeat(1, ring))
+            message = await end.receive()
+            if isinstance(message, ClusterInfo):
+                return message
+            await asyncio.sleep(0.01)
 
     async def session(self, node: NodeId, sequence: int = 0) -> NodeEnd:
         end = NodeEnd(self.connect(node))
@@ -260,6 +273,41 @@ async def test_heartbeats_are_answered_and_seen(served: Served) -> None:
     await end.channel.close(CloseCode.NORMAL, "")
     await wait_until(lambda: not served.server.sightings()[node].has_session)
     await wait_until(lambda: not served.reports[-1].sightings[0].is_connected)
+
+
+async def test_the_leader_hears_which_gossip_keys_a_node_holds(served: Served) -> None:
+    node = await served.new_node()
+    end = await served.session(node)
+    await end.send(Heartbeat(1, b"old"))
+    await wait_until(lambda: served.server.rings() == {node: b"old"})
+    await wait_until(lambda: served.reported_rings() == [b"old"])
+    await end.send(Heartbeat(2, b"new"))
+    await wait_until(lambda: served.server.rings() == {node: b"new"})
+    await wait_until(lambda: served.reported_rings() == [b"new"])
+    await end.channel.close(CloseCode.NORMAL, "")
+    await wait_until(lambda: not served.server.has_session(node))
+    assert served.server.rings() == {node: b"new"}
+    elsewhere = ReportedSighting(node, 0.0, is_connected=True, ring=b"newer")
+    served.server.receive_sightings(NodeId("m2"), SightingReport((elsewhere,)))
+    assert served.server.rings() == {node: b"newer"}
+
+
+async def test_a_node_with_other_gossip_keys_is_told_again_but_not_at_every_heartbeat(
+    served: Served,
+) -> None:
+    node = await served.new_node()
+    end = await served.session(node)
+    info = await end.expect(ClusterInfo)
+    told = await served.loop_until_retold(end, b"other")
+    assert told == info
+    before = asyncio.get_running_loop().time()
+    await served.loop_until_retold(end, b"other")
+    assert asyncio.get_running_loop().time() - before >= 2 * info.heartbeat_period_s
+    right = ring_digest(info.gossip_keys)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(3 * info.heartbeat_period_s):
+            await served.loop_until_retold(end, right)
+    await end.channel.close(CloseCode.NORMAL, "")
 
 
 async def test_the_leader_joins_reports(served: Served) -> None:

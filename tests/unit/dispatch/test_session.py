@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.control.keys import ring_digest
 from cluster.dispatch.inbox import AssignmentInbox, OutOfStep
 from cluster.dispatch.messages import AssignmentDiff, FullAssignment, ManagerAddress, Removed
 from cluster.dispatch.session import (
@@ -213,4 +214,4 @@ def test_what_does_not_fit_is_not_taken() -> None:
 
 
 def test_views_can_be_empty() -> None:
-    assert view_of(Snapshot()) == View(Snapshot(), view_of(Snapshot()).info)
+    assert view_of(Snapshot()) == View(Snapshot(), view_of(Snapshot()).info, ring_digest(()))

@@ -47,6 +47,21 @@ def test_a_silent_managers_report_ages_and_is_dropped() -> None:
     assert leader.joined(1.0 + REPORTS_KEPT_S, [A]) == {}
 
 
+def test_the_ring_that_a_node_holds_is_the_one_it_named_last() -> None:
+    leader = Sightings()
+    assert leader.saw(A, 10.0, b"one")
+    assert not leader.saw(A, 11.0, b"one")
+    leader.saw(A, 12.0)
+    leader.lost(A, 13.0)
+    assert leader.joined(13.0, [A]) == {A: Seen(12.0, is_connected=False, ring=b"one")}
+    assert leader.report(13.0)[0].ring == b"one"
+    # It went to another manager before it was missed here.
+    leader.receive(M1, [ReportedSighting(A, 2.0, is_connected=True, ring=b"two")], 13.0)
+    assert leader.joined(13.0, [A]) == {A: Seen(12.0, is_connected=True, ring=b"two")}
+    leader.receive(M2, [ReportedSighting(A, 3.0, is_connected=False, ring=b"three")], 13.0)
+    assert leader.joined(13.0, [A])[A].ring == b"two"
+
+
 def test_a_report_never_makes_a_node_look_older() -> None:
     leader = Sightings()
     leader.saw(A, 50.0)
