@@ -65,6 +65,7 @@ class Worker:
         apply_names: Callable[[NodePlan], Awaitable[None]],
         report: Callable[[TaskId, TaskStatus], None],
         state_directory: Path,
+        remembered: Callable[[ClusterInfo], None],
         now: Callable[[], float],
         open_ports: OpenPorts | None = None,
     ) -> None:
@@ -79,12 +80,15 @@ class Worker:
                 it is tried again after OSError and DriverError.
             report: takes a task's new status, for the managers; must not block.
             state_directory: what the agent remembers; made if missing.
+            remembered: is told which facts of the cluster are on the disk; told anything again
+                at times; must not block.
             now: Unix time, seconds.
             open_ports: what processes listen on in a sandbox; None: that cannot be known, and
                 every running task is taken to listen.
         """
         self._runtime = runtime
         self._report = report
+        self._remembered = remembered
         self._file = StateFile(state_directory)
         self._saved = self._file.load()
         self._tasks = TaskTable()
@@ -281,6 +285,8 @@ class Worker:
                     self._unsaved.set()
                 else:
                     self._saved = state
+            if self._saved.info is not None:
+                self._remembered(self._saved.info)
             await asyncio.sleep(SAVE_AFTER_S)
 
     def _unsaved_state(self) -> WorkerState | None:

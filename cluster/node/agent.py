@@ -14,6 +14,7 @@ from random import Random
 from cluster.agent.state_file import StateFile
 from cluster.agent.worker import Worker
 from cluster.ca.tls import TlsContexts
+from cluster.control.keys import ring_digest
 from cluster.dispatch.client import SessionClient
 from cluster.dispatch.messages import LogRecord, ManagerAddress, Registration
 from cluster.dispatch.peers import Peers
@@ -122,6 +123,8 @@ class Agent:
             managers=[ManagerAddress(node, address) for node, address in record.managers],
             rng=rng,
         )
+        if remembered.info is not None:
+            self._remembered(remembered.info)
         self._session: asyncio.Task[None] | None = None
         self.has_session = asyncio.Event()
         """Set once a manager has told this node what it is to run."""
@@ -236,6 +239,7 @@ class Agent:
             apply_names=self._apply_names,
             report=self._report,
             state_directory=self._worker_directory,
+            remembered=self._remembered,
             now=self._clock,
             open_ports=open_ports,
         )
@@ -248,6 +252,10 @@ class Agent:
 
     async def _apply_names(self, plan: NodePlan) -> None:
         await self._dns.apply(plan, self.driver.sandbox_path)
+
+    def _remembered(self, info: ClusterInfo) -> None:
+        """Tell the managers that the ring is here to stay: it may seal for others from now on."""
+        self.client.hold_ring(ring_digest(info.gossip_keys))
 
     def _report(self, task: TaskId, status: TaskStatus) -> None:
         self.client.report({task: status})

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
-from cluster.control import batch, liveness
+from cluster.control import batch, keys, liveness
 from cluster.control.liveness import Evidence
+from cluster.model.ids import NodeId
 from cluster.reconcile import reconcile
-from cluster.state.changes import Change
+from cluster.state.changes import Change, PutCluster
 from cluster.state.snapshot import Snapshot
 from cluster.store.proposer import Proposer
 from cluster.store.replica import Replica
@@ -30,17 +31,22 @@ class Leader:
         replica: Replica,
         proposer: Proposer,
         evidence: Callable[[float], Evidence],
+        rings: Callable[[], Mapping[NodeId, bytes]],
         clock: Callable[[], float],
         rng: Random,
     ) -> None:
         """Get ready.
 
         evidence: when this leader began (unix seconds) -> what is known of the nodes' lives.
-        clock: unix time, seconds.
+        rings: digests of the gossip keys that nodes hold. clock: unix time, seconds. rng: a source
+        of secrets, too: a `SystemRandom` or as good.
         """
         self._replica = replica
         self._proposer = proposer
         self._evidence = evidence
+        self._rings = rings
+        self._overdue: list[NodeId] = []
+        """Nodes that a new gossip key has been waiting for, as last logged."""
         self._clock = clock
         self._rng = rng
 
@@ -52,7 +58,11 @@ class Leader:
         def decide_liveness(snapshot: Snapshot) -> Sequence[Change]:
             return liveness.decide(snapshot, self._evidence(started_at), self._clock())
 
-        with self._replica.watch() as tasks_changed, self._replica.watch() as nodes_changed:
+        with (
+            self._replica.watch() as tasks_changed,
+            self._replica.watch() as nodes_changed,
+            self._replica.watch() as keys_changed,
+        ):
             async with asyncio.TaskGroup() as group:
                 group.create_task(
                     reconcile(
@@ -74,3 +84,29 @@ class Leader:
                         next_look_s=lambda _: LIVENESS_PERIOD_S,
                     )
                 )
+                group.create_task(
+                    reconcile(
+                        "keys",
+                        keys_changed,
+                        self._replica.snapshot,
+                        self._decide_keys,
+                        self._proposer.propose,
+                        next_look_s=keys.next_wakeup,
+                    )
+                )
+
+    def _decide_keys(self, snapshot: Snapshot) -> Sequence[Change]:
+        now = self._clock()
+        if keys.is_settled(snapshot, now):
+            return ()  # without asking what nodes hold: this is called at every change
+        rings = self._rings()
+        if (overdue := keys.overdue(snapshot, rings, now)) != self._overdue:
+            self._overdue = overdue
+            if overdue:
+                logger.warning("gossip keys: a new key waits for nodes=%s", ",".join(overdue))
+        changes = keys.decide(snapshot, rings, now, self._rng.randbytes(keys.KEY_BYTES))
+        for change in changes:
+            if isinstance(change, PutCluster):
+                ring = keys.ring_text(change.cluster.gossip_keys)
+                logger.info("gossip keys: ring=%s", ring)
+        return changes

@@ -255,6 +255,7 @@ class Manager:
             replica=self.replica,
             proposer=self.proposer,
             evidence=self._evidence,
+            rings=self.sessions.rings,
             clock=self._clock,
             rng=self._rng,
         ).run()

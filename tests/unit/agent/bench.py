@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from cluster.agent.worker import Worker
+from cluster.model.assignment import ClusterInfo
 from cluster.model.ids import NodeId, TaskId
 from cluster.model.task import TaskState, TaskStatus
 from cluster.runtime.memory import MemoryRuntime
@@ -53,6 +54,7 @@ class Bench:
         self.open_ports: set[tuple[str, int]] | None = None
         """What every task listens on; None: nobody can tell."""
         self.reports: list[tuple[TaskId, TaskStatus]] = []
+        self.remembered: list[ClusterInfo] = []
         self.peer = EtherPeer(self.ether, node)
 
     def states(self, task: TaskId) -> list[TaskState]:
@@ -83,6 +85,7 @@ class Bench:
             apply_names=apply_names,
             report=lambda task, status: self.reports.append((task, status)),
             state_directory=self.directory / "worker",
+            remembered=self.remembered.append,
             now=lambda: 1000.0 + asyncio.get_running_loop().time(),
             open_ports=None if self.open_ports is None else lambda _: self.open_ports or set(),
         )

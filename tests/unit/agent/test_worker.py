@@ -15,9 +15,11 @@ from cluster.agent.records import (
     encode,
     encode_applied,
 )
+from cluster.agent.state_file import StateFile
 from cluster.model.assignment import Assignment
 from cluster.model.service import EndpointMode
 from cluster.model.task import TaskState
+from cluster.private_file import next_of
 from dataplane.plan import NodePlan, Protocol
 from gossip.wire import State
 from tests.unit.agent.bench import Bench, wait_until
@@ -69,6 +71,28 @@ async def test_task_runs_only_after_its_sandbox_exists(tmp_path: Path) -> None:
         assert bench.named[0] == bench.driver.plans[0]
         assert phase_of(bench) is Phase.SERVING
         assert bench.status(ONE.id).pid > 0
+
+
+@virtual
+async def test_facts_count_as_remembered_once_they_are_on_the_disk(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    state = StateFile(tmp_path / "worker")
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        await wait_until(lambda: bench.remembered == [info()])
+        assert state.load().info == info()
+        later = replace(info(), data_path_port=4790)
+        in_the_way = next_of(tmp_path / "worker" / "state")
+        in_the_way.mkdir()
+        worker.set_cluster_info(later)
+        await asyncio.sleep(5)
+        assert later not in bench.remembered
+        in_the_way.rmdir()
+        await wait_until(lambda: later in bench.remembered)
+        assert state.load().info == later
+        bench.remembered.clear()
+        worker.set_cluster_info(later)  # told again, and nothing to save
+        await wait_until(lambda: bench.remembered == [later])
 
 
 @virtual
