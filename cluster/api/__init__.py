@@ -13,6 +13,7 @@ Modules:
     events: `/events`
     exchange: one request and its answer
     filters: the `filters` query parameter
+    keys: `/swarm/keys`, the gossip keys
     logs: what tasks wrote
     lookup: finding an object by id, name or prefix
     networks: overlay networks

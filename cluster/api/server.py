@@ -22,6 +22,7 @@ from cluster.api.backend import Backend
 from cluster.api.errors import PAGE_NOT_FOUND, message_of, status_of
 from cluster.api.events import Events
 from cluster.api.exchange import BODY_BYTES_MAX, Route, refusal
+from cluster.api.keys import Keys
 from cluster.api.logs import Logs
 from cluster.api.networks import Networks
 from cluster.api.nodes import Nodes
@@ -53,8 +54,8 @@ def make_app(backend: Backend, events: Events) -> web.Application:
 
 def _routes(backend: Backend, events: Events) -> list[Route]:
     parts = (
-        System(backend), Swarm(backend), Nodes(backend), Networks(backend), Services(backend),
-        Tasks(backend), Logs(backend), events, Absent(backend),
+        System(backend), Swarm(backend), Keys(backend), Nodes(backend), Networks(backend),
+        Services(backend), Tasks(backend), Logs(backend), events, Absent(backend),
     )  # fmt: skip
     return [route for part in parts for route in part.routes()]
 

@@ -9,7 +9,8 @@ import click
 from cluster.cli.client import Client, segment
 from cluster.cli.document import Document
 from cluster.cli.failure import Failure
-from cluster.cli.options import client
+from cluster.cli.options import client, format_option
+from cluster.cli.output import Table, ago, show
 from cluster.cli.values import duration_ns
 
 _LISTEN = "0.0.0.0:2377"
@@ -33,6 +34,13 @@ def swarm() -> None:
 @click.option("--task-history-limit", type=int, default=5, show_default=True)
 @click.option("--dispatcher-heartbeat", type=duration_ns, default="5s", show_default=True)
 @click.option("--cert-expiry", type=duration_ns, default="2160h", show_default=True)
+@click.option(
+    "--key-rotation",
+    type=duration_ns,
+    default="12h",
+    show_default=True,
+    help="Period of new gossip keys.",
+)
 @click.option("--force-new-cluster", is_flag=True, help="Make one of what this manager knows.")
 def init(
     *,
@@ -46,6 +54,7 @@ def init(
     task_history_limit: int,
     dispatcher_heartbeat: int,
     cert_expiry: int,
+    key_rotation: int,
     force_new_cluster: bool,
 ) -> None:
     """Make a cluster of this node."""
@@ -63,6 +72,7 @@ def init(
             "Orchestration": {"TaskHistoryRetentionLimit": task_history_limit},
             "Dispatcher": {"HeartbeatPeriod": dispatcher_heartbeat},
             "CAConfig": {"NodeCertExpiry": cert_expiry},
+            "GossipKeys": {"RotationPeriod": key_rotation},
         },
     }).text("")  # fmt: skip
     click.echo(f"Swarm initialized: current node ({node_id}) is now a manager.\n")
@@ -141,14 +151,20 @@ def join_token(role: str, *, quiet: bool, rotate: bool) -> None:
 @click.option("--task-history-limit", type=int, help="Ended tasks kept for each slot.")
 @click.option("--dispatcher-heartbeat", type=duration_ns, help="Period of the nodes' heartbeats.")
 @click.option("--cert-expiry", type=duration_ns, help="Validity of node certificates.")
+@click.option("--key-rotation", type=duration_ns, help="Period of new gossip keys.")
 def update(
-    task_history_limit: int | None, dispatcher_heartbeat: int | None, cert_expiry: int | None
+    *,
+    task_history_limit: int | None,
+    dispatcher_heartbeat: int | None,
+    cert_expiry: int | None,
+    key_rotation: int | None,
 ) -> None:
     """Change the cluster's settings."""
     changes = (
         ("Orchestration", "TaskHistoryRetentionLimit", task_history_limit),
         ("Dispatcher", "HeartbeatPeriod", dispatcher_heartbeat),
         ("CAConfig", "NodeCertExpiry", cert_expiry),
+        ("GossipKeys", "RotationPeriod", key_rotation),
     )
     if all(value is None for _, _, value in changes):
         raise click.UsageError("nothing to change: see --help")
@@ -162,6 +178,32 @@ def update(
     click.echo("Swarm updated.")
 
 
+@swarm.group(invoke_without_command=True)
+@format_option
+@click.pass_context
+def keys(context: click.Context, *, style: str) -> None:
+    """List the gossip keys, without their secrets; or rotate them.
+
+    Nodes seal with the primary key and open what is sealed with any of them. A new key is accepted
+    first; it becomes primary when every node that is up holds it. The one before is retired then,
+    and goes when every node, down ones included, has acknowledged that, after ten minutes at the
+    soonest; or when it was retired for one rotation period.
+    """
+    if context.invoked_subcommand is None:
+        _show_keys(client().get("/swarm/keys"), style)
+
+
+@keys.command("rotate")
+@format_option
+def rotate_keys(*, style: str) -> None:
+    """Make a new gossip key now, ahead of the period, and list the keys.
+
+    Nodes go on meanwhile, and lose no message. One rotation at a time: until every node that is up
+    holds the new key, the next one is refused.
+    """
+    _show_keys(client().post("/swarm/keys/rotate"), style)
+
+
 @swarm.command()
 def ca() -> None:
     """Print the certificate that the cluster trusts."""
@@ -169,6 +211,14 @@ def ca() -> None:
     if not certificate:
         raise Failure("the daemon did not tell the cluster's certificate")
     click.echo(certificate, nl=not certificate.endswith("\n"))
+
+
+def _show_keys(ring: Document, style: str) -> None:
+    rows = [
+        {"ID": str(key.number("ID")), "State": key.text("State"), "Since": ago(key.text("Since"))}
+        for key in ring.at("Keys").items()
+    ]
+    show(Table({"ID": "ID", "State": "STATE", "Since": "SINCE"}, rows), style)
 
 
 def _version(cluster: Document) -> str:

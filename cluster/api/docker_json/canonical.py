@@ -44,6 +44,7 @@ _KNOWN = (
     "LogEntriesForSlowFollowers", "ElectionTick", "HeartbeatTick", "Dispatcher",
     "HeartbeatPeriod", "CAConfig", "NodeCertExpiry", "ExternalCAs", "SigningCACert",
     "SigningCAKey", "ForceRotate", "TaskDefaults", "EncryptionConfig",
+    "GossipKeys", "RotationPeriod",
     "Data", "Templating", "UnlockKey",
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ from cluster.api.backend import InitRequest, JoinRequest, LocalState, Membership
 from cluster.api.docker_json.canonical import canonical
 from cluster.api.docker_json.fields import INT64_MAX, Fields, Json, as_object
 from cluster.api.docker_json.service_view import meta_view
-from cluster.api.docker_json.text import nanoseconds
+from cluster.api.docker_json.text import nanoseconds, timestamp
 from cluster.model.cluster import (
     DEFAULT_ADDRESS_POOL,
     DEFAULT_SUBNET_SIZE,
@@ -34,6 +34,8 @@ DATA_PATH_PORT = 4789
 CERTIFICATE_VALIDITY_S_MIN = 3600.0
 """Swarm's limit."""
 HEARTBEAT_PERIOD_S_MIN = 1.0
+KEY_ROTATION_S_MIN = 3600.0
+"""Nodes that were down for as long must ask a manager for the ring before they can gossip."""
 
 _RAFT_DEFAULTS: Json = {
     "SnapshotInterval": 10000,
@@ -116,6 +118,9 @@ def read_cluster_spec(body: Json, old: ClusterSpec) -> ClusterSpec:
     validity_s = ca.seconds("NodeCertExpiry", 0.0)
     if 0 < validity_s < CERTIFICATE_VALIDITY_S_MIN:
         raise Invalid(f"{_INVALID}minimum certificate expiry time is 1h0m0s")
+    rotation_s = spec.fields("GossipKeys").seconds("RotationPeriod", 0.0)
+    if 0 < rotation_s < KEY_ROTATION_S_MIN:
+        raise Invalid(f"{_INVALID}minimum rotation period of gossip keys is 1h0m0s")
     history = spec.fields("Orchestration").integer(
         "TaskHistoryRetentionLimit", old.task_history_limit, minimum=-1
     )
@@ -125,6 +130,7 @@ def read_cluster_spec(body: Json, old: ClusterSpec) -> ClusterSpec:
         task_history_limit=history,
         heartbeat_period_s=heartbeat_s or old.heartbeat_period_s,
         node_certificate_validity_s=validity_s or old.node_certificate_validity_s,
+        key_rotation_s=rotation_s or old.key_rotation_s,
         docker=msgspec.json.encode(value).decode(),
     )
 
@@ -176,6 +182,7 @@ def cluster_spec_view(spec: ClusterSpec) -> Json:
         "Raft": {**_RAFT_DEFAULTS, **_non_zero(as_object(sent.get("Raft")) or {})},
         "Dispatcher": {"HeartbeatPeriod": nanoseconds(spec.heartbeat_period_s)},
         "CAConfig": {"NodeCertExpiry": nanoseconds(spec.node_certificate_validity_s)},
+        "GossipKeys": {"RotationPeriod": nanoseconds(spec.key_rotation_s)},
         "TaskDefaults": as_object(sent.get("TaskDefaults")) or {},
         "EncryptionConfig": {"AutoLockManagers": spec.autolock},
     }
@@ -204,6 +211,15 @@ def cluster_view(cluster: Cluster, tls_info: Mapping[str, str]) -> Json:
 def tokens_view(tokens: JoinTokens) -> Json:
     """Return the join tokens as `GET /swarm` shows them."""
     return {"Worker": tokens.worker, "Manager": tokens.manager}
+
+
+def keys_view(cluster: Cluster) -> Json:
+    """Return the gossip key ring as `GET /swarm/keys` shows it: without secrets."""
+    ring: list[Json] = [
+        {"ID": key.id, "State": key.state.value, "Since": timestamp(key.since)}
+        for key in cluster.gossip_keys
+    ]
+    return {"RotationPeriod": nanoseconds(cluster.spec.key_rotation_s), "Keys": ring}
 
 
 def membership_view(membership: Membership) -> Json:

@@ -64,6 +64,7 @@ async def test_init_as_the_docker_cli_sends_it(outside: Caller, backend: MemoryB
         ({"Spec": {"CAConfig": {"NodeCertExpiry": 60_000_000_000}}}, 400, "1h0m0s"),
         ({"Spec": {"CAConfig": {"ExternalCAs": [{"URL": "https://x"}]}}}, 501, "ExternalCAs"),
         ({"Spec": {"Dispatcher": {"HeartbeatPeriod": 1}}}, 400, "heartbeat"),
+        ({"Spec": {"GossipKeys": {"RotationPeriod": 60_000_000_000}}}, 400, "1h0m0s"),
         ({"ListenAddr": 5}, 400, "ListenAddr must be a string, not a number"),
     ],
 )

@@ -39,6 +39,26 @@ async def test_swarm(outside: Shell) -> None:
     assert outside.backend.membership().state is LocalState.INACTIVE
 
 
+async def test_gossip_keys_are_listed_and_rotated_without_their_secrets(outside: Shell) -> None:
+    assert "not a swarm manager" in await outside.run("swarm", "keys", code=1)
+    assert "not a swarm manager" in await outside.run("swarm", "keys", "rotate", code=1)
+    await outside.run("swarm", "init", "--key-rotation", "6h")
+    head, line = (await outside.run("swarm", "keys")).splitlines()
+    assert head.split() == ["ID", "STATE", "SINCE"]
+    assert line.startswith("1    primary   ")
+    assert line.endswith(" ago")
+    text = await outside.run("swarm", "keys", "rotate", "--format", "{{.ID}} {{.State}}")
+    assert text == "1 primary\n2 accept\n"
+    assert "is under way already" in await outside.run("swarm", "keys", "rotate", code=1)
+    assert "without their secrets" in await outside.run("swarm", "keys", "--help")
+    assert "One rotation at a time" in await outside.run("swarm", "keys", "rotate", "--help")
+    await outside.run("swarm", "update", "--key-rotation", "1h")
+    cluster = outside.backend.snapshot().cluster
+    assert cluster is not None
+    assert cluster.spec.key_rotation_s == 3600
+    assert len(cluster.gossip_keys) == 2
+
+
 async def test_join_reads_the_token_from_stdin(outside: Shell) -> None:
     text = await outside.run("swarm", "join", "--token", "-", "10.9.0.9", stdin="SWMTKN-1-x\n")
     assert text == "This node joined a swarm as a worker.\n"
