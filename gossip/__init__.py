@@ -7,17 +7,19 @@ the picture may import what is below. Only `peer`, `transport` and `storage` do 
     transport | storage
     machine
     inbox
+    notary
     membership | sync
     failure | spread | digest
     outbox
     directory
     table | broadcast
-    codec | member | memory
-    keyring | message | timers | events | stats | identity
+    codec | member | memory | trust | waiting
+    keyring | message | timers | events | stats | identity | budget
     wire | config
 
 Modules:
     broadcast: queues of updates by rank and times sent
+    budget: token buckets
     codec: how messages become packets
     config: tunables, in two profiles
     digest: what is known of a scope, as entries and hashes, and the deltas between
@@ -32,6 +34,7 @@ Modules:
     membership: what to do with records and claims of members
     memory: identities that cost nothing, for the simulator and tests
     message: the wire form of messages
+    notary: what is said about members is taken once it is known who said it
     outbox: packs messages into sealed datagrams
     peer: the facade: join, attach, publish, watch, leave
     spread: eager dissemination in rounds
@@ -41,5 +44,7 @@ Modules:
     table: logs of records by (scope, owner) and the rule that merges them
     timers: one heap of timers
     transport: the asyncio shell: UDP datagrams, TLS streams, one timer
+    trust: signs and checks signatures
+    waiting: what waits for a certificate
     wire: what nodes say to each other, limits and errors
 """

@@ -35,7 +35,7 @@ HASH_BYTES = 8
 _RECORD_OVERHEAD_BYTES = 32
 _DELTA_OVERHEAD_BYTES = 200
 """Owner, scope, stamp and span of a delta."""
-_NODE_BYTES = 320
+_NODE_BYTES = 440
 """More than any node record with its claim takes."""
 
 

@@ -121,17 +121,24 @@ class Detector:
 
     def suspect(self, node_id: str, accuser: str, *, now: float) -> bool:
         """Start or confirm a suspicion; tell whether the accuser adds anything that matters."""
+        if not self.wants(node_id, accuser):
+            return False
         held = self._suspicions.get(node_id)
         if held is None:
             self._start_suspicion(node_id, accuser, now=now)
             return True
-        if not self._config.shrinks_suspicions or accuser in held.accusers:
-            return False
-        if len(held.accusers) > held.confirmations_wanted:
-            return False
         held.accusers.add(accuser)
         self._arm(node_id, held, now=now)
         return True
+
+    def wants(self, node_id: str, accuser: str) -> bool:
+        """Tell whether the word of `accuser` would add anything that matters."""
+        held = self._suspicions.get(node_id)
+        if held is None:
+            return True
+        if not self._config.shrinks_suspicions or accuser in held.accusers:
+            return False
+        return len(held.accusers) <= held.confirmations_wanted
 
     def clear(self, node_id: str) -> None:
         """End a suspicion, if there is one."""

@@ -5,7 +5,6 @@ Invariant: bytes that are not a packet of this cluster change no state but a cou
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import assert_never
 
 from gossip.broadcast import Rank
@@ -14,6 +13,7 @@ from gossip.directory import Directory
 from gossip.keyring import Rejected, RejectedPacketError
 from gossip.member import MemberTable, Verdict
 from gossip.membership import Membership
+from gossip.notary import Notary
 from gossip.outbox import Outbox
 from gossip.spread import Spread
 from gossip.stats import Counters
@@ -22,6 +22,8 @@ from gossip.wire import (
     NODES,
     Ack,
     Address,
+    CertificateOffer,
+    CertificateRequest,
     Claim,
     Delta,
     Digest,
@@ -31,6 +33,7 @@ from gossip.wire import (
     NodeRecord,
     Ping,
     PingRequest,
+    Probe,
     Update,
 )
 
@@ -45,22 +48,21 @@ class Inbox:
         members: MemberTable,
         directory: Directory,
         membership: Membership,
+        notary: Notary,
         sync: Syncer,
         spread: Spread,
         outbox: Outbox,
         counters: Counters,
-        on_company: Callable[[float], None],
     ) -> None:
-        """`on_company`: called when another member is alive after none was."""
         self._codec = codec
         self._members = members
         self._directory = directory
         self._membership = membership
+        self._notary = notary
         self._sync = sync
         self._spread = spread
         self._outbox = outbox
         self._counters = counters
-        self._on_company = on_company
 
     def take_untrusted(self, data: bytes, source: Address, *, now: float, is_stream: bool) -> bool:
         """Take a sealed packet; tell whether it was one of this cluster's."""
@@ -82,6 +84,8 @@ class Inbox:
             if sender is None:
                 sender = self._members.by_tag(packet.sender)
             name = None if sender is None else sender.node_id
+            if is_stream and sender is not None:
+                source = sender.record.address  # it hears nothing where it calls from
             self._take(message, source, name, now=now)
         sender = self._members.by_tag(packet.sender)
         if is_stream:
@@ -111,10 +115,12 @@ class Inbox:
         match message:
             case Ping() | Ack() | PingRequest() | Nack():
                 self._take_probe(message, source, sender, now=now)
-            case NodeRecord():
-                self._take_node(message, source, now=now, relay=True)
-            case Claim():
-                self._take_claim(message, source, now=now, relay=True)
+            case NodeRecord() | Claim():
+                self._notary.take(message, source, now=now, is_relayed=True)
+            case CertificateOffer():
+                self._notary.take_offer_untrusted(message, now=now)
+            case CertificateRequest():
+                self._notary.answer(message, source, sender, now=now)
             case Update():
                 self._take_update(message, now=now)
             case Digest():
@@ -126,7 +132,7 @@ class Inbox:
 
     def _take_probe(
         self,
-        message: Ping | Ack | PingRequest | Nack,
+        message: Probe,
         source: Address,
         sender: str | None,
         *,
@@ -146,17 +152,6 @@ class Inbox:
             case _:
                 assert_never(message)
 
-    def _take_node(self, record: NodeRecord, source: Address, *, now: float, relay: bool) -> None:
-        was_alone = not self._members.live()
-        self._membership.take_record(record, source, now=now, relay=relay)
-        if was_alone and self._members.live():
-            self._on_company(now)
-
-    def _take_claim(self, claim: Claim, source: Address, *, now: float, relay: bool) -> None:
-        verdict = self._membership.take_claim(claim, source, now=now, relay=relay)
-        if verdict is Verdict.AHEAD:
-            self._sync.pull(source, self._membership.me, now=now)
-
     def _take_update(self, update: Update, *, now: float) -> None:
         match self._directory.take_update(update):
             case Verdict.NEW:
@@ -172,10 +167,9 @@ class Inbox:
 
     def _take_delta(self, delta: Delta, source: Address, *, now: float) -> None:
         self._counters.deltas_in += 1
-        if delta.node is not None and delta.scope == NODES:
-            self._take_node(delta.node, source, now=now, relay=False)
-        if delta.claim is not None and delta.scope == NODES:
-            self._take_claim(delta.claim, source, now=now, relay=False)
+        for said in (delta.node, delta.claim):
+            if said is not None and delta.scope == NODES:
+                self._notary.take(said, source, now=now, is_relayed=False)
         verdict = self._directory.take_delta(delta)
         if verdict is Verdict.NEW:
             self._counters.snapshots_in += delta.start == 0

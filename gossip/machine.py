@@ -31,11 +31,13 @@ from gossip.inbox import Inbox
 from gossip.keyring import GossipKey, Keyring, KeyView
 from gossip.member import Member, MemberTable
 from gossip.membership import Membership
+from gossip.notary import Notary
 from gossip.outbox import Outbox, StreamPush
 from gossip.spread import Spread
 from gossip.stats import Counters, GossipStats
 from gossip.sync import Syncer
 from gossip.timers import Timers
+from gossip.trust import Trust
 from gossip.wire import (
     NODES,
     Address,
@@ -89,6 +91,12 @@ class Machine:
         self._timers = Timers()
         self._keyring = Keyring(cluster_id=cluster_id, node_id=node_id, epoch=epoch, keys=keys)
         wire = codec(self._keyring)
+        self._trust = Trust(
+            cluster_id=cluster_id,
+            identity=identity,
+            counters=self.counters,
+            wall_offset_s=wall_offset_s,
+        )
         self._members = MemberTable()
         self._directory = Directory(
             node_id=node_id, epoch=epoch, config=config, members=self._members
@@ -112,9 +120,8 @@ class Machine:
             outbox=self._outbox,
         )
         self._membership = Membership(
-            me=NodeRecord(
-                node_id, epoch, 0, "127.0.0.1", 1, data_address, 0, identity.certificate.fingerprint
-            ),
+            me=NodeRecord(node_id, epoch, 0, "127.0.0.1", 1, data_address),
+            trust=self._trust,
             config=config,
             rng=rng,
             timers=self._timers,
@@ -137,6 +144,7 @@ class Machine:
             members=self._members,
             directory=self._directory,
             summary=self._summary,
+            trust=self._trust,
             outbox=self._outbox,
             counters=self.counters,
         )
@@ -145,11 +153,19 @@ class Machine:
             members=self._members,
             directory=self._directory,
             membership=self._membership,
+            notary=Notary(
+                trust=self._trust,
+                members=self._members,
+                membership=self._membership,
+                sync=self._sync,
+                outbox=self._outbox,
+                counters=self.counters,
+                on_company=self._plan_introduction,
+            ),
             sync=self._sync,
             spread=self._spread,
             outbox=self._outbox,
             counters=self.counters,
-            on_company=self._plan_introduction,
         )
 
     @property
@@ -167,10 +183,7 @@ class Machine:
         if self._is_started:
             raise InvalidError("this node is running already")
         self._is_started = True
-        host, port = advertise
-        me = self._membership.me
-        self._membership.me = replace(me, host=host, port=port, hlc=self._next_hlc(now))
-        self._membership.start(now=now)
+        self._membership.start(advertise, now=now)
         self._sync.start(NODES, now=now)
         self._timers.at(now, self._bootstrap)
         self._timers.at(now + _SWEEP_S, self._sweep)

@@ -11,7 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from gossip.keyring import sender_tag
@@ -38,7 +38,7 @@ class Member:
     record: NodeRecord
     state: State
     claim: Claim | None
-    """Why the state is not ALIVE."""
+    """Why the state is not ALIVE. Another's word that it is DEAD makes it SUSPECT."""
     since: float
     """When the state was taken, on this node's clock."""
 
@@ -88,20 +88,26 @@ class MemberTable:
             self._live = [m.node_id for m in self._members.values() if m.is_live]
         return self._live
 
-    def put_record(self, record: NodeRecord, *, now: float) -> Verdict:
-        """Take a member's own word."""
+    def judge_record(self, record: NodeRecord) -> Verdict:
+        """Tell what `put_record` would do with a member's own word."""
         held = self._members.get(record.node_id)
         if held is None:
-            if len(self._members) >= MEMBERS_MAX:
-                return Verdict.STALE
+            return Verdict.STALE if len(self._members) >= MEMBERS_MAX else Verdict.NEW
+        if record == held.record:
+            return Verdict.KNOWN
+        return Verdict.NEW if _order(record) > _order(held.record) else Verdict.STALE
+
+    def put_record(self, record: NodeRecord, *, now: float) -> Verdict:
+        """Take a member's own word."""
+        verdict = self.judge_record(record)
+        if verdict is not Verdict.NEW:
+            return verdict
+        held = self._members.get(record.node_id)
+        if held is None:
             self._members[record.node_id] = Member(record, State.ALIVE, None, now)
             self._tags[sender_tag(record.node_id)] = record.node_id
             self._changed()
             return Verdict.NEW
-        if record == held.record:
-            return Verdict.KNOWN
-        if _order(record) <= _order(held.record):
-            return Verdict.STALE
         is_new_life = record.epoch > held.record.epoch
         is_newer = is_new_life or record.incarnation > held.record.incarnation
         held.record = record
@@ -128,12 +134,13 @@ class MemberTable:
             return Verdict.AHEAD if is_ahead else Verdict.STALE
         return Verdict.NEW if claim.state > held.state else Verdict.KNOWN
 
-    def put_claim(self, claim: Claim, *, now: float) -> Verdict:
-        """Take an accusation or a departure."""
+    def put_claim(self, claim: Claim, *, now: float, state: State | None = None) -> Verdict:
+        """Take an accusation or a departure; `state`: believe this of it, in place of its own."""
         verdict = self.judge(claim)
         if verdict is Verdict.NEW:
             held = self._members[claim.subject]
-            held.state, held.claim, held.since = claim.state, claim, now
+            held.state = claim.state if state is None else state
+            held.claim, held.since = claim, now
             self._changed()
         return verdict
 
@@ -150,11 +157,6 @@ class MemberTable:
     def _changed(self) -> None:
         self.version += 1
         self._live = None
-
-
-def refuted(record: NodeRecord, *, incarnation: int, hlc: int) -> NodeRecord:
-    """Return this node's record with an incarnation above `incarnation`."""
-    return replace(record, incarnation=incarnation + 1, hlc=hlc, signature=b"")
 
 
 def _order(r: NodeRecord) -> tuple[object, ...]:

@@ -2,7 +2,8 @@
 
 Joins the order of claims (`member`), the detector, dissemination and the directory: a record or a
 claim comes in, the view changes, and what is new is passed on. A DEAD heard from another is one
-more accusation; only the own timer declares a member dead.
+more accusation; only the own timer declares a member dead. Signatures have been checked (`notary`)
+of whatever `is_news`.
 
 Invariants:
     this node raises its own incarnation and epoch, nobody else's;
@@ -20,11 +21,12 @@ from gossip.config import GossipConfig
 from gossip.directory import Directory
 from gossip.events import EpochRaised, Event, MemberChanged, Removed
 from gossip.failure import Detector
-from gossip.member import Member, MemberTable, Verdict, refuted
+from gossip.member import MemberTable, Verdict
 from gossip.outbox import Outbox
 from gossip.spread import Spread
 from gossip.stats import Counters
 from gossip.timers import Timers
+from gossip.trust import Trust
 from gossip.wire import NODES, Address, Claim, NodeRecord, State
 
 _REMIND_PAUSE_S = 1.0
@@ -41,6 +43,7 @@ class Membership:
         self,
         *,
         me: NodeRecord,
+        trust: Trust,
         config: GossipConfig,
         rng: Random,
         timers: Timers,
@@ -66,6 +69,7 @@ class Membership:
             on_failure=self._probe_failed,
             on_death=self._suspicion_expired,
         )
+        self._trust = trust
         self._config = config
         self._rng = rng
         self._timers = timers
@@ -81,8 +85,10 @@ class Membership:
         self._retry: dict[str, tuple[float, float]] = {}
         self._epoch_raised_at = -_EPOCH_PAUSE_S
 
-    def start(self, *, now: float) -> None:
+    def start(self, advertise: Address, *, now: float) -> None:
         """Begin to probe and to look for dead members that came back."""
+        host, port = advertise
+        self.me = self._trust.sign_node(replace(self.me, host=host, port=port, hlc=self._hlc(now)))
         self.since = now
         self.detector.start(now=now)
         self._timers.at(now + self._config.reconnect_interval_s, self._reconnect)
@@ -90,6 +96,21 @@ class Membership:
     def announce(self, *, now: float) -> None:
         """Tell others about this node."""
         self._spread.put(NODES, Rank.SELF, ("node", self.me.node_id), self.me, now=now)
+
+    def is_news(self, said: NodeRecord | Claim) -> bool:
+        """Tell whether taking a record or a claim would change anything."""
+        if isinstance(said, NodeRecord):
+            if said.node_id == self.me.node_id:
+                return self._is_rival(said)
+            return self._members.judge_record(said) is Verdict.NEW
+        if said.subject == self.me.node_id:
+            return self._is_about_now(said)
+        verdict = self._members.judge(said)
+        if verdict in {Verdict.STALE, Verdict.AHEAD}:
+            return False
+        if said.state is State.LEFT or (said.state is State.DEAD and self._believes(said)):
+            return verdict is Verdict.NEW
+        return self._counts(said)
 
     def take_record(self, record: NodeRecord, source: Address, *, now: float, relay: bool) -> None:
         """Take a member's own word, which came from `source`."""
@@ -114,7 +135,7 @@ class Membership:
             self._take_own_claim(claim, source, now=now)
             return Verdict.KNOWN
         verdict = self._members.judge(claim)
-        if verdict in {Verdict.STALE, Verdict.AHEAD} or claim.accuser == self.me.node_id:
+        if verdict in {Verdict.STALE, Verdict.AHEAD}:
             return verdict
         if claim.state is State.LEFT or (claim.state is State.DEAD and self._believes(claim)):
             if verdict is Verdict.NEW:
@@ -122,9 +143,8 @@ class Membership:
                 if relay:
                     self._relay(claim, ("node", claim.subject), now=now)
             return verdict
-        held = self._members.get(claim.subject)
-        if held is not None and held.is_live and self._is_witness(claim.accuser):
-            self._accuse(claim, held, now=now, relay=relay)
+        if self._counts(claim):
+            self._accuse(claim, now=now, relay=relay)
         return verdict
 
     def remind(self, node_id: str, epoch: int, source: Address, *, now: float) -> None:
@@ -149,9 +169,12 @@ class Membership:
         self._changed(self.me.node_id)
 
     def mark_left(self, node_id: str, *, now: float) -> None:
-        """Say that a member has left for good: the managers removed it."""
+        """Say that a member has left for good: the managers removed it.
+
+        Only managers can say so; others will hear it from them.
+        """
         held = self._members.get(node_id)
-        if held is None or held.state is State.LEFT:
+        if held is None or held.state is State.LEFT or not self._trust.own.is_manager:
             return
         claim = self._claim(State.LEFT, held.record)
         self._settle(claim, now=now)
@@ -170,8 +193,7 @@ class Membership:
 
     def _take_own_record(self, record: NodeRecord, *, now: float) -> None:
         """Outbid another node, or an earlier life, that speaks in this node's name."""
-        theirs, mine = (record.epoch, record.incarnation), (self.me.epoch, self.me.incarnation)
-        if self.has_left or theirs < mine or record == self.me:
+        if not self._is_rival(record):
             return
         self._counters.identity_conflicts += 1
         if record.epoch == self.me.epoch and record.incarnation < _INCARNATION_MAX:
@@ -180,7 +202,7 @@ class Membership:
             self._epoch_raised_at = now
             epoch = record.epoch + 1
             hlc = self._hlc(now)
-            self.me = replace(self.me, epoch=epoch, incarnation=0, hlc=hlc, signature=b"")
+            self.me = self._trust.sign_node(replace(self.me, epoch=epoch, incarnation=0, hlc=hlc))
             self._events.append(EpochRaised(epoch))
             self._on_epoch(epoch, now)
             self.announce(now=now)
@@ -203,7 +225,8 @@ class Membership:
             self._outbox.send(source, self.me)
 
     def _refute(self, incarnation: int, *, now: float) -> None:
-        self.me = refuted(self.me, incarnation=incarnation, hlc=self._hlc(now))
+        fresh = replace(self.me, incarnation=incarnation + 1, hlc=self._hlc(now))
+        self.me = self._trust.sign_node(fresh)
         self.announce(now=now)
 
     def _believes(self, claim: Claim) -> bool:
@@ -214,20 +237,39 @@ class Membership:
         member = self._members.get(node_id)
         return member is not None and member.state is not State.LEFT
 
-    def _accuse(self, claim: Claim, held: Member, *, now: float, relay: bool) -> None:
-        if not self.detector.suspect(claim.subject, claim.accuser, now=now):
-            return
-        if held.state is State.ALIVE:
-            suspicion = self._claim(State.SUSPECT, held.record, claim)
-            self._members.put_claim(suspicion, now=now)
+    def _is_rival(self, record: NodeRecord) -> bool:
+        """Tell whether another node, or an earlier life, must be outbid."""
+        theirs, mine = (record.epoch, record.incarnation), (self.me.epoch, self.me.incarnation)
+        return not self.has_left and theirs >= mine and record != self.me
+
+    def _is_about_now(self, claim: Claim) -> bool:
+        """Tell whether a claim about this node is about its present life."""
+        if self.has_left or claim.epoch != self.me.epoch:
+            return False
+        return claim.state is State.LEFT or claim.incarnation == self.me.incarnation
+
+    def _counts(self, claim: Claim) -> bool:
+        """Tell whether an accusation matters: strangers' and leavers' do not, nor do repeated ones.
+
+        This node knows its own.
+        """
+        subject = self._members.get(claim.subject)
+        if subject is None or not subject.is_live or claim.accuser == self.me.node_id:
+            return False
+        return self._is_witness(claim.accuser) and self.detector.wants(claim.subject, claim.accuser)
+
+    def _accuse(self, claim: Claim, *, now: float, relay: bool) -> None:
+        self.detector.suspect(claim.subject, claim.accuser, now=now)
+        if self._members.known(claim.subject).state is State.ALIVE:
+            self._members.put_claim(claim, now=now, state=State.SUSPECT)
             self._changed(claim.subject)
         if relay:
             self._relay(claim, ("claim", claim.subject, claim.accuser), now=now)
 
     def _probe_failed(self, node_id: str, now: float) -> None:
-        claim = self._claim(State.SUSPECT, self._members.known(node_id).record)
         if not self.detector.suspect(node_id, self.me.node_id, now=now):
             return
+        claim = self._claim(State.SUSPECT, self._members.known(node_id).record)
         if self._members.put_claim(claim, now=now) is Verdict.NEW:
             self._changed(node_id)
         name = ("claim", node_id, self.me.node_id)
@@ -249,13 +291,9 @@ class Membership:
         self.detector.clear(claim.subject)
         self._changed(claim.subject)
 
-    def _claim(self, state: State, record: NodeRecord, source: Claim | None = None) -> Claim:
-        by, by_epoch = self.me.node_id, self.me.epoch
-        if source is not None:
-            by, by_epoch = source.accuser, source.accuser_epoch
-        signature = b"" if source is None or source.state is not state else source.signature
-        subject = record.node_id
-        return Claim(state, subject, record.epoch, record.incarnation, by, by_epoch, signature)
+    def _claim(self, state: State, record: NodeRecord) -> Claim:
+        subject = (record.node_id, record.epoch, record.incarnation)
+        return self._trust.sign_claim(Claim(state, *subject, self.me.node_id, self.me.epoch))
 
     def _relay(self, message: NodeRecord | Claim, name: tuple[str, ...], *, now: float) -> None:
         self._spread.put(NODES, Rank.RELAYED_MEMBERSHIP, name, message, now=now)

@@ -22,6 +22,8 @@ from gossip.wire import (
     SCOPE_CHARS_MAX,
     VALUE_BYTES_MAX,
     Ack,
+    CertificateOffer,
+    CertificateRequest,
     Claim,
     Delta,
     Digest,
@@ -33,6 +35,7 @@ from gossip.wire import (
     NodeRecord,
     Ping,
     PingRequest,
+    Probe,
     Record,
     Stage,
     Stamp,
@@ -43,8 +46,11 @@ from gossip.wire import (
 PACK_OVERHEAD_BYTES = 3
 """Most that `pack` adds to its messages in a datagram."""
 _FIXARRAY_MAX = 15
-_SIGNATURE_BYTES_MAX = 80
-_FINGERPRINT_BYTES_MAX = 32
+_SIGNATURE_BYTES_MAX = 64
+_FINGERPRINT_BYTES_MAX = 16
+_CERTIFICATE_BYTES_MAX = 1200
+_REQUESTED_MAX = 16
+"""Certificates that one request asks for."""
 _HEAD_BYTES_MAX = 256
 _HASHES_BYTES_MAX = 64 * 8
 _U32 = 2**32 - 1
@@ -76,14 +82,8 @@ def unpack_untrusted(body: bytes) -> list[Message]:
 def _fields(message: Message) -> tuple[object, ...]:
     fields: tuple[object, ...]
     match message:
-        case Ping():
-            fields = (0, message.sequence, message.target)
-        case Ack():
-            fields = (1, message.sequence, message.incarnation)
-        case PingRequest():
-            fields = (2, message.sequence, message.target, message.host, message.port)
-        case Nack():
-            fields = (3, message.sequence, int(message.reason))
+        case Ping() | Ack() | PingRequest() | Nack():
+            fields = _probe_fields(message)
         case NodeRecord():
             fields = (4, *_node_fields(message))
         case Claim():
@@ -96,9 +96,25 @@ def _fields(message: Message) -> tuple[object, ...]:
             fields = (9, message.scope, int(message.stage), message.mask, message.hashes, entries)
         case Delta():
             fields = _delta_fields(message)
+        case CertificateRequest():
+            fields = (11, list(message.fingerprints))
+        case CertificateOffer():
+            fields = (12, message.der)
         case _:
             assert_never(message)
     return fields
+
+
+def _probe_fields(probe: Probe) -> tuple[object, ...]:
+    match probe:
+        case Ping():
+            return (0, probe.sequence, probe.target)
+        case Ack():
+            return (1, probe.sequence, probe.incarnation)
+        case PingRequest():
+            return (2, probe.sequence, probe.target, probe.host, probe.port)
+        case Nack():
+            return (3, probe.sequence, int(probe.reason))
 
 
 def _node_fields(n: NodeRecord) -> tuple[object, ...]:
@@ -108,7 +124,8 @@ def _node_fields(n: NodeRecord) -> tuple[object, ...]:
 
 
 def _claim_fields(c: Claim) -> tuple[object, ...]:
-    return (c.subject, c.epoch, c.incarnation, c.accuser, c.accuser_epoch, c.signature)
+    seal = (c.fingerprint, c.signature)
+    return (c.subject, c.epoch, c.incarnation, c.accuser, c.accuser_epoch, *seal)
 
 
 def _record_fields(r: Record) -> tuple[object, ...]:
@@ -171,7 +188,7 @@ def _node(  # noqa: PLR0917 - one parameter for each field on the wire
 
 
 def _claim(state: State, fields: Sequence[object]) -> Claim:
-    subject, epoch, incarnation, accuser, accuser_epoch, signature = fields
+    subject, epoch, incarnation, accuser, accuser_epoch, fingerprint, signature = fields
     return Claim(
         state,
         _name(subject),
@@ -179,6 +196,7 @@ def _claim(state: State, fields: Sequence[object]) -> Claim:
         _count(incarnation, _U32),
         _name(accuser),
         _count(accuser_epoch),
+        _blob(fingerprint, _FINGERPRINT_BYTES_MAX),
         _blob(signature, _SIGNATURE_BYTES_MAX),
     )
 
@@ -272,6 +290,17 @@ def _any_claim(state: object, *fields: object) -> Claim:
     return _claim(which, fields)
 
 
+def _certificate_request(fingerprints: object) -> CertificateRequest:
+    raw = _array(fingerprints)
+    if len(raw) > _REQUESTED_MAX:
+        raise MalformedPacketError("too many certificates asked for")
+    return CertificateRequest(tuple(_blob(each, _FINGERPRINT_BYTES_MAX) for each in raw))
+
+
+def _certificate_offer(der: object) -> CertificateOffer:
+    return CertificateOffer(_blob(der, _CERTIFICATE_BYTES_MAX))
+
+
 _DECODERS: tuple[Callable[..., Message], ...] = (
     _ping,
     _ack,
@@ -284,6 +313,8 @@ _DECODERS: tuple[Callable[..., Message], ...] = (
     _update,
     _digest,
     _delta,
+    _certificate_request,
+    _certificate_offer,
 )
 
 

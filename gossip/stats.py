@@ -37,6 +37,26 @@ class Counters:
     """Updates of unknown owners, scopes not attached to, or logs that are full."""
     oversized: int = 0
     """Messages that fit no datagram; anti-entropy carries them over a stream."""
+    signed: int = 0
+    """Signatures made."""
+    checked: int = 0
+    """Signatures and certificates checked."""
+    checks_put_off: int = 0
+    """Checks not made because there were too many; anti-entropy comes back to them."""
+    refused_forged: int = 0
+    """Records and claims that their node did not sign."""
+    refused_foreign: int = 0
+    """Certificates that are not of this cluster."""
+    refused_expired: int = 0
+    """Certificates that are not valid now."""
+    refused_unauthorized: int = 0
+    """Departures of others that no manager signed."""
+    refused_future: int = 0
+    """Records of more than ten seconds in the future: a liar's, or one of the clocks is wrong."""
+    certificates_awaited: int = 0
+    """Records and claims held until a certificate comes."""
+    certificates_missed: int = 0
+    """Those that were given up."""
     syncs: int = 0
     syncs_equal: int = 0
     deltas_in: int = 0

@@ -32,9 +32,11 @@ from gossip.member import MemberTable
 from gossip.outbox import Outbox
 from gossip.stats import Counters
 from gossip.timers import Timers
+from gossip.trust import Trust
 from gossip.wire import (
     NODES,
     Address,
+    CertificateOffer,
     Delta,
     Digest,
     DigestEntry,
@@ -79,6 +81,7 @@ class Syncer:
         members: MemberTable,
         directory: Directory,
         summary: Summary,
+        trust: Trust,
         outbox: Outbox,
         counters: Counters,
     ) -> None:
@@ -89,6 +92,7 @@ class Syncer:
         self._members = members
         self._directory = directory
         self._summary = summary
+        self._trust = trust
         self._outbox = outbox
         self._counters = counters
         self._schedules: dict[str, _Schedule] = {}
@@ -127,7 +131,8 @@ class Syncer:
 
     def contact(self, address: Address, me: NodeRecord) -> None:
         """Begin an exchange of members with whoever listens at `address`."""
-        self._outbox.send(address, me, self._opening(NODES))
+        own = CertificateOffer(self._trust.own.der)
+        self._outbox.send(address, own, me, self._opening(NODES))
 
     def pull(self, address: Address, me: NodeRecord, *, now: float) -> None:
         """As `contact`, at most once a second for one address."""
@@ -248,11 +253,13 @@ class Syncer:
             mask, entries = mask | 1 << bucket, entries + more
         return Digest(scope, Stage.COMPARE, mask, b"", entries)
 
-    def _compare_entries(self, digest: Digest) -> tuple[list[Digest], list[Delta]]:
+    def _compare_entries(
+        self, digest: Digest
+    ) -> tuple[list[Digest], list[Delta | CertificateOffer]]:
         """Return the digests and deltas that answer."""
         scope = digest.scope
         theirs = {entry.owner: entry for entry in digest.entries}
-        deltas: list[Delta] = []
+        deltas: list[Delta | CertificateOffer] = []
         pull: list[DigestEntry] = []
         mine = {entry.owner: entry for entry in self._summary.entries(scope, digest.mask)}
         for owner in theirs:
@@ -263,6 +270,7 @@ class Syncer:
             other = theirs.get(owner)
             lead = Lead.MINE if other is None else compare(scope, entry, other)
             if Lead.MINE in lead and self._is_told(scope, entry, other):
+                deltas += self._introduction(scope, owner, other)
                 deltas += self._summary.deltas(scope, entry, other, room=self._outbox.room)
             if Lead.THEIRS in lead:
                 pull.append(entry)
@@ -274,6 +282,19 @@ class Syncer:
         if pull or deltas:
             return list(self._pulls(scope, pull)), deltas
         return [Digest(scope, Stage.EQUAL)], []
+
+    def _introduction(
+        self, scope: str, owner: str, other: DigestEntry | None
+    ) -> list[CertificateOffer]:
+        """Return the certificate of a node that a peer does not know, so that it need not ask."""
+        if scope != NODES or (other is not None and other.stamp.epoch):
+            return []
+        certificate = self._trust.own
+        member = self._members.get(owner)
+        if member is not None:
+            found = self._trust.certificate(member.record.fingerprint)
+            certificate = found or certificate
+        return [CertificateOffer(certificate.der)]
 
     def _is_told(self, scope: str, mine: DigestEntry, other: DigestEntry | None) -> bool:
         """Tell whether a peer is to hear of an owner: not of the dead it does not know."""
@@ -287,9 +308,14 @@ class Syncer:
             yield Digest(scope, Stage.PULL, 0, b"", tuple(pull[at : at + most]))
 
     def _send_deltas(
-        self, deltas: list[Delta], source: Address, sender: str | None, *, now: float
+        self,
+        deltas: list[Delta | CertificateOffer],
+        source: Address,
+        sender: str | None,
+        *,
+        now: float,
     ) -> None:
-        messages = [self._outbox.encode(delta) for delta in deltas]
+        messages = [self._outbox.encode(each) for each in deltas]
         room = self._outbox.room
         fits = sum(map(len, messages)) <= room * _DATAGRAMS_MAX
         if fits and all(len(data) <= room for data in messages):

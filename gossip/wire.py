@@ -1,8 +1,7 @@
 """What nodes say to each other: the values inside packets, and the room's errors (pure).
 
-`message` turns them into bytes and back. A `NodeRecord` is made by its subject only, a `Claim` by
-an accuser (or by the subject, when it leaves), a `Record` by its owner only. The signature fields
-are empty until nodes sign; their place on the wire is fixed already.
+`message` turns them into bytes and back. A `NodeRecord` is made and signed by its subject only, a
+`Claim` by an accuser (a departure by the subject or a manager), a `Record` by its owner only.
 """
 
 from __future__ import annotations
@@ -85,6 +84,8 @@ class Claim:
     incarnation: int
     accuser: str
     accuser_epoch: int
+    fingerprint: bytes = b""
+    """Of the accuser's certificate."""
     signature: bytes = b""
 
 
@@ -217,4 +218,21 @@ class Delta:
     claim: Claim | None = None
 
 
-Message = Ping | Ack | PingRequest | Nack | NodeRecord | Claim | Update | Digest | Delta
+@dataclass(frozen=True, slots=True)
+class CertificateRequest:
+    """Asks for certificates that records or claims name."""
+
+    fingerprints: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateOffer:
+    """A certificate of any node, asked for or not."""
+
+    der: bytes
+
+
+Probe = Ping | Ack | PingRequest | Nack
+Message = (
+    Probe | NodeRecord | Claim | Update | Digest | Delta | CertificateRequest | CertificateOffer
+)

@@ -20,7 +20,12 @@ def address(name: str) -> Address:
 
 
 def make_machine(
-    name: str, *, epoch: int = 1000, cluster_id: str = "c", config: GossipConfig | None = None
+    name: str,
+    *,
+    epoch: int = 1000,
+    cluster_id: str = "c",
+    is_manager: bool = True,
+    config: GossipConfig | None = None,
 ) -> Machine:
     """Return a machine that has started at time 0."""
     machine = Machine(
@@ -30,7 +35,7 @@ def make_machine(
         data_address="10.0.0.1",
         config=config or GossipConfig.lan(),
         keys=KEYS,
-        identity=MemoryAuthority(cluster_id).identity(name),
+        identity=MemoryAuthority(cluster_id).identity(name, is_manager=is_manager),
         rng=Random(name),
     )
     machine.start(address(name), now=0.0)

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from gossip.wire import (
     Ack,
+    CertificateOffer,
+    CertificateRequest,
     Claim,
     Delta,
     Digest,
@@ -29,7 +31,8 @@ scopes = st.text(min_size=1, max_size=16)
 keys = st.text(min_size=1, max_size=30)
 hosts = st.ip_addresses().map(str)
 ports = st.integers(1, 65535)
-signatures = st.binary(max_size=72)
+signatures = st.binary(max_size=64)
+fingerprints = st.binary(max_size=16)
 stamps = st.builds(Stamp, u64, u64)
 node_records = st.builds(
     NodeRecord,
@@ -40,7 +43,7 @@ node_records = st.builds(
     ports,
     hosts,
     u64,
-    st.binary(max_size=32),
+    fingerprints,
     u64,
     signatures,
 )
@@ -52,6 +55,7 @@ claims = st.builds(
     u32,
     node_ids,
     u64,
+    fingerprints,
     signatures,
 )
 values = st.none() | st.binary(max_size=1024)
@@ -88,4 +92,6 @@ messages = st.one_of(
     st.builds(Update, scopes, node_ids, stamps, records),
     digests,
     deltas,
+    st.builds(CertificateRequest, st.lists(fingerprints, max_size=16).map(tuple)),
+    st.builds(CertificateOffer, st.binary(max_size=1200)),
 )

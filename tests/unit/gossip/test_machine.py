@@ -8,35 +8,19 @@ from hypothesis import strategies as st
 
 from gossip.config import GossipConfig
 from gossip.events import EpochRaised, MemberChanged, RecordsChanged, Removed
-from gossip.keyring import Keyring
 from gossip.machine import Machine
-from gossip.message import encode, pack
 from gossip.wire import (
     NODES,
-    Claim,
     InvalidError,
     Message,
-    NodeRecord,
     Record,
     Stamp,
     State,
     Update,
 )
-from tests.unit.gossip.pair import KEYS, address, exchange, make_machine, meet, member, records
+from tests.unit.gossip.pair import address, exchange, make_machine, meet, member, records
+from tests.unit.gossip.stranger import Stranger
 from tests.unit.gossip.strategies import messages
-
-
-class _Stranger:
-    """Somebody who holds the gossip key and says what he likes."""
-
-    def __init__(self, name: str = "z", epoch: int = 50) -> None:
-        self._ring = Keyring(cluster_id="c", node_id=name, epoch=epoch, keys=KEYS)
-        for _ in range(500):  # the real bearer of the name may have used these counters
-            self._ring.seal(b"")
-
-    def tell(self, machine: Machine, *said: Message, now: float = 1.0) -> None:
-        packet = self._ring.seal(pack([encode(message) for message in said]))
-        machine.receive_datagram(packet, ("10.9.9.9", 7946), now=now)
 
 
 def _picture(machine: Machine) -> object:
@@ -62,7 +46,7 @@ def test_whatever_a_key_holder_says_the_machine_goes_on(said: list[Message]) -> 
     machine = make_machine("a")
     machine.attach("net", now=0.0)
     machine.publish("net", "mine", b"1", now=0.0)
-    stranger = _Stranger()
+    stranger = Stranger()
     for message in said:
         stranger.tell(machine, message)
     machine.handle_timer(now=30.0)
@@ -99,8 +83,8 @@ def test_two_meet_and_see_each_others_records() -> None:
 def test_suspicion_is_refuted_with_a_newer_incarnation() -> None:
     a, b = make_machine("a"), make_machine("b")
     meet(a, b)
-    claim = Claim(State.SUSPECT, "a", a.me.epoch, a.me.incarnation, "b", b.me.epoch)
-    _Stranger().tell(a, claim)
+    b_again = Stranger("b", b.me.epoch)
+    b_again.tell(a, b_again.accuse(State.SUSPECT, "a", a.me.epoch, a.me.incarnation))
 
     assert a.me.incarnation == 1
     exchange(a, b, now=1.0)
@@ -116,7 +100,8 @@ def test_accusation_of_what_one_never_was_is_no_reason_to_refute(
     epoch: int, incarnation: int
 ) -> None:
     a = make_machine("a")
-    _Stranger().tell(a, Claim(State.DEAD, "a", epoch, incarnation, "z", 50))
+    z = Stranger()
+    z.tell(a, z.accuse(State.DEAD, "a", epoch, incarnation))
 
     assert (a.me.epoch, a.me.incarnation) == (1000, 0)
 
@@ -124,11 +109,12 @@ def test_accusation_of_what_one_never_was_is_no_reason_to_refute(
 def test_one_stranger_cannot_declare_a_member_dead() -> None:
     a, b, c = make_machine("a"), make_machine("b"), make_machine("c")
     meet(a, b, c)
-    _Stranger().tell(a, Claim(State.DEAD, "b", b.me.epoch, 0, "z", 50))
+    z, c_again = Stranger(), Stranger("c", 1000)
+    z.tell(a, z.accuse(State.DEAD, "b", b.me.epoch, 0))
     view = member(a, "b")
     assert view is not None
     assert view.state is State.ALIVE
-    _Stranger("c", 1000).tell(a, Claim(State.DEAD, "b", b.me.epoch, 0, "c", 1000))
+    c_again.tell(a, c_again.accuse(State.DEAD, "b", b.me.epoch, 0))
 
     view = member(a, "b")
     assert view is not None
@@ -138,7 +124,8 @@ def test_one_stranger_cannot_declare_a_member_dead() -> None:
 def test_swim_believes_a_member_that_declares_another_dead() -> None:
     a, b, c = (make_machine(name, config=GossipConfig.swim()) for name in "abc")
     meet(a, b, c)
-    _Stranger("c", 1000).tell(a, Claim(State.DEAD, "b", b.me.epoch, 0, "c", 1000))
+    c_again = Stranger("c", 1000)
+    c_again.tell(a, c_again.accuse(State.DEAD, "b", b.me.epoch, 0))
 
     view = member(a, "b")
     assert view is not None
@@ -149,10 +136,10 @@ def test_newer_life_of_ones_own_id_is_outbid_once_and_written_down_first() -> No
     a = make_machine("a")
     a.attach("net", now=0.0)
     a.publish("net", "key", b"1", now=0.0)
-    twin = NodeRecord("a", 5000, 0, "10.9.9.9", 7946, "10.9.9.9")
     a.events()
-    _Stranger().tell(a, twin, now=1.0)
-    _Stranger("y").tell(a, NodeRecord("a", 9000, 0, "10.9.9.9", 7946, "10.9.9.9"), now=2.0)
+    twin = Stranger("a")
+    twin.tell(a, twin.record(5000), now=1.0)
+    twin.tell(a, twin.record(9000), now=2.0)
 
     assert a.me.epoch == 5001
     assert EpochRaised(5001) in a.events()
@@ -182,7 +169,7 @@ def test_records_of_strangers_and_of_other_scopes_take_no_memory() -> None:
     said = [Update("net", f"stranger{n}", Stamp(1, 1), record) for n in range(500)] + [
         Update(f"scope{n}", "b", Stamp(1000, 1), record) for n in range(500)
     ]
-    stranger = _Stranger()
+    stranger = Stranger()
     for update in said:
         stranger.tell(a, update)
 
@@ -194,7 +181,7 @@ def test_update_about_oneself_is_refused() -> None:
     a = make_machine("a")
     a.attach("net", now=0.0)
     a.publish("net", "key", b"1", now=0.0)
-    _Stranger().tell(a, Update("net", "a", Stamp(2**63, 1), Record("key", 9, 0, b"forged")))
+    Stranger().tell(a, Update("net", "a", Stamp(2**63, 1), Record("key", 9, 0, b"forged")))
 
     assert records(a, "net") == {("a", "key"): b"1"}
 

@@ -1,0 +1,101 @@
+"""What is said about members is taken once it is known who said it (pure).
+
+A record or claim that would change something is checked; what is known already costs no check. When
+the certificate it names is not here, it waits while its source is asked; anyone who holds a
+certificate may hand it on. What follows from it is `membership`'s.
+
+Invariant: an unsigned or forged record or claim changes nothing but a counter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gossip.budget import Budget
+from gossip.identity import fingerprint
+from gossip.member import MemberTable, Verdict
+from gossip.membership import Membership
+from gossip.outbox import Outbox
+from gossip.stats import Counters
+from gossip.sync import Syncer
+from gossip.trust import Check, Trust
+from gossip.waiting import Held, Waiting
+from gossip.wire import Address, CertificateOffer, CertificateRequest, Claim, NodeRecord
+
+_ANSWERS_PER_S = 200.0
+_ANSWERS_BURST = 1000.0
+"""Certificates handed out: a request is far shorter than its answer."""
+
+
+class Notary:
+    """One node's dealings with signed words about members, and with certificates."""
+
+    def __init__(
+        self,
+        *,
+        trust: Trust,
+        members: MemberTable,
+        membership: Membership,
+        sync: Syncer,
+        outbox: Outbox,
+        counters: Counters,
+        on_company: Callable[[float], None],
+    ) -> None:
+        """`on_company`: called when another member is alive after none was."""
+        self._trust = trust
+        self._members = members
+        self._membership = membership
+        self._sync = sync
+        self._outbox = outbox
+        self._counters = counters
+        self._on_company = on_company
+        self._waiting = Waiting()
+        self._answers = Budget(rate=_ANSWERS_PER_S, most=_ANSWERS_BURST)
+
+    def take(
+        self, said: NodeRecord | Claim, source: Address, *, now: float, is_relayed: bool
+    ) -> None:
+        """Take a record or a claim from `source`; `is_relayed`: pass it on if it is new."""
+        if self._membership.is_news(said):
+            check = self._check(said, now=now)
+            if check is Check.UNKNOWN:
+                self._wait(Held(said, source, is_relayed, now), now=now)
+            if check is not Check.PASSED:
+                return
+        was_alone = not self._members.live()
+        if isinstance(said, NodeRecord):
+            self._membership.take_record(said, source, now=now, relay=is_relayed)
+        elif self._membership.take_claim(said, source, now=now, relay=is_relayed) is Verdict.AHEAD:
+            self._sync.pull(source, self._membership.me, now=now)
+        if was_alone and self._members.live():
+            self._on_company(now)
+
+    def take_offer_untrusted(self, offer: CertificateOffer, *, now: float) -> None:
+        """Take a certificate, and what waited for it."""
+        if self._trust.certificate(fingerprint(offer.der)) is not None:
+            return
+        certificate = self._trust.take_certificate_untrusted(offer.der, now=now)
+        if certificate is not None:
+            for held in self._waiting.release(certificate.fingerprint):
+                self.take(held.said, held.source, now=now, is_relayed=held.is_relayed)
+
+    def answer(
+        self, request: CertificateRequest, source: Address, sender: str | None, *, now: float
+    ) -> None:
+        """Hand out the certificates that are asked for and known here."""
+        for name in request.fingerprints:
+            certificate = self._trust.certificate(name)
+            if certificate is not None and self._answers.take(1.0, now=now):
+                self._outbox.send(source, CertificateOffer(certificate.der), node_id=sender)
+
+    def _check(self, said: NodeRecord | Claim, *, now: float) -> Check:
+        if isinstance(said, NodeRecord):
+            return self._trust.check_node(said, now=now)
+        return self._trust.check_claim(said, now=now)
+
+    def _wait(self, held: Held, *, now: float) -> None:
+        name = held.said.fingerprint
+        self._counters.certificates_awaited += 1
+        if self._waiting.hold(name, held, now=now):
+            self._outbox.send(held.source, CertificateRequest((name,)))
+        self._counters.certificates_missed = self._waiting.dropped

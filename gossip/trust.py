@@ -1,0 +1,190 @@
+"""Signs what this node says, and checks what others are said to have said (pure).
+
+A signature covers the cluster and the message's wire form without the signature; the form begins
+with the kind of the message, so nothing signed as one kind passes for another. Who signed is named
+by the fingerprint of a certificate. Certificates come from anyone: the cluster's authority has
+signed them.
+
+Invariants:
+    only what the named node signed, with a certificate that is valid now, passes;
+    certificates kept and checks made per second are bounded, whatever others send.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+from enum import Enum
+
+from gossip.budget import Budget
+from gossip.identity import Certificate, ForeignCertificateError, Identity
+from gossip.message import encode
+from gossip.stats import Counters
+from gossip.wire import MEMBERS_MAX, Claim, NodeRecord, State
+
+CERTIFICATES_MAX = 2 * MEMBERS_MAX
+"""Certificates remembered, of all nodes; the least recently used goes first."""
+CERTIFICATES_PER_NODE_MAX = 4
+"""A node that renewed has two; a liar cannot crowd out others with its own."""
+_CHECKS_PER_S = 2000.0
+"""Signatures checked a second; at 0.13 ms each, a flood takes a quarter of a core at most."""
+_CHECKS_BURST = 8000.0
+"""What joining a large cluster takes at once."""
+_FUTURE_MS = 10_000
+"""A hybrid logical clock further ahead than this is a lie, or a clock that is wrong."""
+
+
+class Check(Enum):
+    """What a check came to."""
+
+    PASSED = "passed"
+    UNKNOWN = "unknown"
+    """The certificate is not here."""
+    REFUSED = "refused"
+    """And counted by reason."""
+
+
+class Trust:
+    """One node's pen and its eye for signatures."""
+
+    def __init__(
+        self,
+        *,
+        cluster_id: str,
+        identity: Identity,
+        counters: Counters,
+        wall_offset_s: float,
+    ) -> None:
+        """`wall_offset_s`: unix time minus the machine's clock."""
+        self._context = b"hivewire gossip\0" + cluster_id.encode() + b"\0"
+        self._counters = counters
+        self._wall_offset_s = wall_offset_s
+        self._certificates: OrderedDict[bytes, Certificate] = OrderedDict()
+        self._by_node: dict[str, list[bytes]] = {}
+        self._budget = Budget(rate=_CHECKS_PER_S, most=_CHECKS_BURST)
+        self._identity = identity
+
+    @property
+    def own(self) -> Certificate:
+        """This node's certificate."""
+        return self._identity.certificate
+
+    def certificate(self, fingerprint: bytes) -> Certificate | None:
+        """Return a certificate that is known here."""
+        if fingerprint == self.own.fingerprint:
+            return self.own
+        found = self._certificates.get(fingerprint)
+        if found is not None:
+            self._certificates.move_to_end(fingerprint)
+        return found
+
+    def take_certificate_untrusted(self, der: bytes, *, now: float) -> Certificate | None:
+        """Return the certificate in `der` and remember it; None, and counted, if it will not do."""
+        if not self._may_check(now):
+            return None
+        try:
+            certificate = self._identity.read_certificate_untrusted(der)
+        except ForeignCertificateError:
+            self._counters.refused_foreign += 1
+            return None
+        if not self._is_valid(certificate, now):
+            return None
+        self._remember(certificate)
+        return certificate
+
+    def sign_node(self, record: NodeRecord) -> NodeRecord:
+        """Return this node's record, signed."""
+        named = replace(record, fingerprint=self.own.fingerprint, signature=b"")
+        return replace(named, signature=self._sign(encode(named)))
+
+    def sign_claim(self, claim: Claim) -> Claim:
+        """Return a claim of this node, signed."""
+        named = replace(claim, fingerprint=self.own.fingerprint, signature=b"")
+        return replace(named, signature=self._sign(encode(named)))
+
+    def check_node(self, record: NodeRecord, *, now: float) -> Check:
+        """Tell whether a record is its node's own word."""
+        signed = replace(record, signature=b"")
+        check = self._check(record.fingerprint, record.node_id, signed, record.signature, now=now)
+        if check is Check.PASSED and not self.is_present(record.hlc, now=now):
+            return Check.REFUSED
+        return check
+
+    def check_claim(self, claim: Claim, *, now: float) -> Check:
+        """Tell whether a claim is its accuser's word, and whether that may say so.
+
+        Of a departure only the node itself and managers may speak.
+        """
+        certificate = self.certificate(claim.fingerprint)
+        is_of_another = claim.state is State.LEFT and claim.accuser != claim.subject
+        if is_of_another and certificate is not None and not certificate.is_manager:
+            self._counters.refused_unauthorized += 1
+            return Check.REFUSED
+        signed = replace(claim, signature=b"")
+        return self._check(claim.fingerprint, claim.accuser, signed, claim.signature, now=now)
+
+    def is_present(self, hlc: int, *, now: float) -> bool:
+        """Tell whether a hybrid logical clock is not of the future; counted if it is."""
+        is_present = hlc <= (now + self._wall_offset_s) * 1000 + _FUTURE_MS
+        self._counters.refused_future += not is_present
+        return is_present
+
+    def _sign(self, data: bytes) -> bytes:
+        self._counters.signed += 1
+        return self._identity.sign(self._context + data)
+
+    def _check(
+        self,
+        fingerprint: bytes,
+        node_id: str,
+        signed: NodeRecord | Claim,
+        signature: bytes,
+        *,
+        now: float,
+    ) -> Check:
+        certificate = self.certificate(fingerprint)
+        if certificate is None:
+            return Check.UNKNOWN
+        if certificate.node_id != node_id:
+            self._counters.refused_forged += 1
+            return Check.REFUSED
+        if not self._is_valid(certificate, now) or not self._may_check(now):
+            return Check.REFUSED
+        return self._verify(certificate, signature, encode(signed))
+
+    def _verify(self, certificate: Certificate, signature: bytes, data: bytes) -> Check:
+        if not self._identity.verify(certificate, signature, self._context + data):
+            self._counters.refused_forged += 1
+            return Check.REFUSED
+        return Check.PASSED
+
+    def _may_check(self, now: float) -> bool:
+        if not self._budget.take(1.0, now=now):
+            self._counters.checks_put_off += 1
+            return False
+        self._counters.checked += 1
+        return True
+
+    def _is_valid(self, certificate: Certificate, now: float) -> bool:
+        is_valid = certificate.not_before <= now + self._wall_offset_s <= certificate.not_after
+        self._counters.refused_expired += not is_valid
+        return is_valid
+
+    def _remember(self, certificate: Certificate) -> None:
+        name = certificate.fingerprint
+        mine = self._by_node.setdefault(certificate.node_id, [])
+        if name not in self._certificates:
+            mine.append(name)
+        self._certificates[name] = certificate
+        self._certificates.move_to_end(name)
+        if len(mine) > CERTIFICATES_PER_NODE_MAX:
+            self._forget(min(mine, key=lambda n: self._certificates[n].not_after))
+        if len(self._certificates) > CERTIFICATES_MAX:
+            self._forget(next(iter(self._certificates)))
+
+    def _forget(self, name: bytes) -> None:
+        certificate = self._certificates.pop(name)
+        mine = self._by_node[certificate.node_id]
+        mine.remove(name)
+        if not mine:
+            del self._by_node[certificate.node_id]
