@@ -78,6 +78,8 @@ def make_underlay(cluster: _Cluster) -> None:
         ]
     _ip(lines)
     write_sysctl("net/bridge/bridge-nf-call-iptables", "0")
+    # There is no way out: whoever tries is told so at once, and does not wait for an answer.
+    write_sysctl("net/ipv4/ip_forward", "1")
     for node in cluster.layout.nodes:
         inside = [
             "link set lo up",

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from dataplane.dns.forwarder import PORT, Forwarder, Upstream
+from dataplane.dns.forwarder import PORT, Forwarder
 from dataplane.dns.listener import Counters, Listener
+from dataplane.dns.upstreams import Upstream
 from dataplane.dns.zone import NetworkNames, Zone, build_zones
 from dataplane.plan import NodePlan
 

@@ -12,6 +12,10 @@ Differences from Swarm, on purpose:
       (`tasks.X`, dnsrr) get `TASK_TTL_S`: clients that cache would go on asking dead tasks.
     - A sandbox that is on internal networks only asks nobody upstream: DNS would be its way out.
 
+As in Swarm, an unknown name of one label goes upstream too: the machine's resolvers may know it
+(a search domain of theirs, a host on the same LAN). That costs little where they cannot be reached:
+see `forwarder`.
+
 Invariant: a sandbox gets no answer about a network that it is not in.
 """
 

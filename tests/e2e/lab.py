@@ -69,12 +69,16 @@ def wait_until(what: str, condition: Callable[[], T], *, seconds: float = WAIT_S
     raise AssertionError(f"not in {seconds} s: {what} ({last})")
 
 
-def create_web(api: Api, *, replicas: int, port: int, name: str = "web") -> None:
-    """Create the demo's web service on the network `shop`, which is made if missing."""
+def create_web(
+    api: Api, *, replicas: int, port: int, name: str = "web", network: str = "shop"
+) -> None:
+    """Create the demo's web service on a network, which is made if missing; port: 0 for none."""
     networks = json.loads(api.call("GET", "/networks"))
-    if not any(n["Name"] == "shop" for n in networks):
-        api.call("POST", "/networks/create", {"Name": "shop", "Driver": "overlay"})
-    ports = [{"Protocol": p, "TargetPort": 80, "PublishedPort": port} for p in ("tcp", "udp")]
+    if not any(n["Name"] == network for n in networks):
+        api.call("POST", "/networks/create", {"Name": network, "Driver": "overlay"})
+    ports = [
+        {"Protocol": p, "TargetPort": 80, "PublishedPort": port} for p in ("tcp", "udp") if port
+    ]
     command = [sys.executable, "-I", "-S", whoami.__file__, "80"]
     api.call(
         "POST",
@@ -83,7 +87,7 @@ def create_web(api: Api, *, replicas: int, port: int, name: str = "web") -> None
             "Name": name,
             "TaskTemplate": {
                 "ContainerSpec": {"Image": "host", "Command": command},
-                "Networks": [{"Target": "shop"}],
+                "Networks": [{"Target": network}],
             },
             "Mode": {"Replicated": {"Replicas": replicas}},
             "EndpointSpec": {"Ports": ports},

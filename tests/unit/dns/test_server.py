@@ -17,7 +17,7 @@ import dns.rcode
 import pytest
 
 from dataplane.dns.codec import Rcode
-from dataplane.dns.forwarder import Forwarder
+from dataplane.dns.forwarder import Forwarder, Patience
 from dataplane.dns.server import DnsServer, Sockets, open_listening_sockets
 from dataplane.plan import Name, NodePlan
 from tests.unit.dns.test_zone import PLAN, RED, address
@@ -215,22 +215,61 @@ async def test_when_every_upstream_refuses_the_last_refusal_is_passed_on(
 
 
 async def test_upstreams_that_are_silent_or_not_there_are_passed_over(upstreams: Upstreams) -> None:
-    _, silent = await upstreams.start(silence)
+    mute, silent = await upstreams.start(silence)
     _, knowing = await upstreams.start(with_rcode(dns.rcode.NOERROR))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
         unused.bind(LOOPBACK)
         nobody: tuple[str, int] = unused.getsockname()
     answers: asyncio.Queue[object] = asyncio.Queue()
     query = dns.message.make_query("example.com", "A").to_wire()
-    forwarder = Forwarder((nobody, silent, knowing), Random(1), timeout_s=0.02)
+    patience = Patience(turn_s=0.02)
+    forwarder = Forwarder((nobody, silent, knowing), Random(1), patience=patience)
     forwarder.forward(query, answers.put_nowait)
     response = await answers.get()
     assert isinstance(response, bytes)
     assert response[:2] == query[:2]
     assert forwarder.failures == 2
+    assert forwarder.in_flight == 0
+    asked = len(mute.questions)
+    for _ in range(3):  # who was silent is not waited for any more
+        forwarder.forward(query, answers.put_nowait)
+        assert isinstance(await answers.get(), bytes)
+    assert len(mute.questions) == asked == 1
     hopeless = Forwarder((nobody,), Random(1))
     hopeless.forward(query, answers.put_nowait)
     assert await answers.get() is Rcode.SERVFAIL
+
+
+async def test_a_question_takes_only_so_long_and_the_next_one_less(upstreams: Upstreams) -> None:
+    silent = [(await upstreams.start(silence))[1] for _ in range(3)]
+    clock = asyncio.get_running_loop().time
+    answers: asyncio.Queue[object] = asyncio.Queue()
+    query = dns.message.make_query("example.com", "A").to_wire()
+    patience = Patience(timeout_s=0.5, turn_s=0.1, down_timeout_s=0.02)
+    forwarder = Forwarder(silent, Random(1), patience=patience)
+    begun = clock()
+    forwarder.forward(query, answers.put_nowait)
+    assert await answers.get() is Rcode.SERVFAIL
+    assert clock() - begun >= 0.5
+    begun = clock()
+    forwarder.forward(query, answers.put_nowait)
+    assert await answers.get() is Rcode.SERVFAIL
+    assert await forwarder.forward_stream(query) is Rcode.SERVFAIL
+    assert clock() - begun < 0.4
+    assert forwarder.in_flight == 0
+
+
+async def test_an_upstream_that_is_back_is_used_at_once(upstreams: Upstreams) -> None:
+    first, where = await upstreams.start(silence)
+    answers: asyncio.Queue[object] = asyncio.Queue()
+    query = dns.message.make_query("example.com", "A").to_wire()
+    patience = Patience(timeout_s=0.05, turn_s=0.01, down_timeout_s=5.0)
+    forwarder = Forwarder((where,), Random(1), patience=patience)
+    forwarder.forward(query, answers.put_nowait)
+    assert await answers.get() is Rcode.SERVFAIL
+    first.answer = with_rcode(dns.rcode.NOERROR)
+    forwarder.forward(query, answers.put_nowait)
+    assert isinstance(await answers.get(), bytes)
 
 
 async def test_too_many_questions_are_refused(upstreams: Upstreams) -> None:
