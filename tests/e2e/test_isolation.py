@@ -34,12 +34,17 @@ for name in names:
     except socket.gaierror as error:
         found[name] = []
     took[name] = time.monotonic() - begun
+until = time.monotonic() + float(sys.argv[3])
 for address in addresses:
-    try:
-        socket.create_connection((address, 80), 1.0).close()
-        reached[address] = True
-    except OSError:
-        reached[address] = False
+    while not reached.get(address):
+        try:
+            socket.create_connection((address, 80), 1.0).close()
+            reached[address] = True
+        except OSError:
+            reached[address] = False
+            if time.monotonic() >= until:
+                break
+            time.sleep(0.05)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.settimeout(0.3)
         try:
@@ -71,15 +76,25 @@ def addresses(layout: Layout) -> dict[str, list[str]]:
         tasks = json.loads(api.call("GET", f"/tasks?filters={filters}"))
         own = [a for task in tasks for n in task["NetworksAttachments"] for a in n["Addresses"]]
         found[network] = [address.partition("/")[0] for address in (*vips, *own)]
+        # A task runs before it listens: what others are refused later must be there.
+        _, reached, _ = probe(layout, f"ready-{network}", (network,), [], found[network], wait_s=20)
+        assert all(reached.values()), reached
     return found
 
 
 def probe(
-    layout: Layout, name: str, networks: tuple[str, ...], names: list[str], addresses: list[str]
+    layout: Layout,
+    name: str,
+    networks: tuple[str, ...],
+    names: list[str],
+    addresses: list[str],
+    *,
+    wait_s: int = 0,
 ) -> tuple[dict[str, list[str]], dict[str, bool], dict[str, float]]:
     """Run a task on `networks`; return what it resolved and reached, and seconds for each name."""
     api = Api(layout.socket(layout.nodes[0]))
-    command = [sys.executable, "-I", "-S", "-c", PROBE, " ".join(names), " ".join(addresses)]
+    arguments = [" ".join(names), " ".join(addresses), str(wait_s)]
+    command = [sys.executable, "-I", "-S", "-c", PROBE, *arguments]
     api.call(
         "POST",
         "/services/create",
@@ -122,7 +137,8 @@ def test_a_task_on_both_networks_reaches_both(
     layout: Layout, addresses: dict[str, list[str]]
 ) -> None:
     everything = addresses["red"] + addresses["blue"]
-    found, reached, _ = probe(layout, "probe-both", NETWORKS, ["web-red", "web-blue"], everything)
+    names = ["web-red", "web-blue"]
+    found, reached, _ = probe(layout, "probe-both", NETWORKS, names, everything, wait_s=5)
     assert all(reached.values())
     assert found == {f"web-{network}": [addresses[network][0]] for network in NETWORKS}
 
