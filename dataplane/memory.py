@@ -1,17 +1,19 @@
 """A driver that forwards nothing and remembers what it was asked: for tests and the simulator.
 
 It keeps the promises of `Driver` that can be kept without a kernel: sandboxes exist, virtual
-addresses and ports balance round robin, an equal plan costs no operation.
+addresses and ports balance round robin, an equal plan costs no operation, a sandbox that cannot be
+made (`obstacles`) hinders no other.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from dataplane.balance import RoundRobin
 from dataplane.diff import operations
-from dataplane.driver import Driver
+from dataplane.driver import Driver, Outcome
 from dataplane.plan import NodePlan, Protocol
 from dataplane.state import NodeState, wanted_state
 
@@ -27,19 +29,28 @@ class MemoryDriver:
         """How many times `apply` changed something."""
         self.operations = 0
         """How many operations all changes took together."""
+        self.obstacles: dict[str, str] = {}
+        """Sandboxes that cannot be made, and why: what a broken machine would say."""
         self._directory = run_directory
         self._state = NodeState()
         self._services: dict[IPv4Address, RoundRobin[IPv4Address]] = {}
         self._ports: dict[tuple[Protocol, int], RoundRobin[_Target]] = {}
 
-    async def apply(self, plan: NodePlan) -> None:
+    async def apply(self, plan: NodePlan) -> Outcome:
         """See `Driver.apply`."""
-        if plan == self.plan:
-            return
         wanted = wanted_state(plan)
-        self.operations += len(operations(self._state, wanted))
-        self.plan, self._state = plan, wanted
-        self.applied += 1
+        broken = {s: why for s, why in self.obstacles.items() if s in wanted.sandboxes}
+        made = {s: state for s, state in wanted.sandboxes.items() if s not in broken}
+        wanted = replace(wanted, sandboxes=made)
+        todo = operations(self._state, wanted)
+        if plan != self.plan or todo:
+            self.operations += len(todo)
+            self.plan, self._state = plan, wanted
+            self.applied += 1
+            self._balance(plan)
+        return Outcome(broken)
+
+    def _balance(self, plan: NodePlan) -> None:
         services = {
             service.vip: service.backends
             for network in plan.networks

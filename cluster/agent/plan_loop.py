@@ -4,8 +4,11 @@ Driven by `update`, with everything that this node is told and runs, and by goss
 says is brought up to date at once; the plan is computed anew and applied by one loop, so that a
 burst of changes becomes one application.
 
+What the driver could not do for one sandbox is that task's trouble alone: it is tried again, ever
+more seldom, and the rest of the plan is in effect.
+
 Invariants: nothing is applied before `update` was called with an assignment and cluster facts; an
-`applied` record names only what an applied plan avoids.
+`applied` record names only what an applied plan avoids (but in a broken sandbox).
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from cluster.agent.sightings import Decoded, RawRecord, Reading, Sightings, read
 from cluster.model.assignment import Assignment, ClusterInfo
 from cluster.model.ids import NodeId, TaskId
 from cluster.reconcile import reconcile
-from dataplane.driver import Driver, DriverError
+from dataplane.driver import Driver, DriverError, Outcome
 from dataplane.plan import NodePlan
 from gossip.wire import State
 
@@ -37,8 +40,13 @@ COALESCE_S = 0.005
 RETRY_AFTER_S = 0.5
 OpenPorts = Callable[[Path], AbstractSet[tuple[str, int]]]
 """Sandbox -> (protocol, port) that processes listen on in it; raises OSError."""
+SANDBOX_ATTEMPTS_MAX = 3
+"""After so many failures in a row a sandbox will not be made: what passes by itself (a VNI that the
+kernel has not given back yet) has done so by then, 1.5 s after the first."""
 REAPPLY_AFTER_S = 30.0
 """An unchanged plan is applied again after this: heals what failed half-way, like a resolver."""
+_DOUBLINGS_MAX = 10
+_WAITING = "waiting for the network"
 RECALL_UNKNOWN_S = 30.0
 """After a start: how long members that gossip has not found yet count as live."""
 RECALL_SILENT_S = 3.0
@@ -64,6 +72,9 @@ class PlanStats:
     plans: int
     """Times that a plan was applied."""
     failures: int
+    """Times that the node could not be made as planned, or a part of the plan was left out."""
+    broken: int
+    """Sandboxes that are not as planned now."""
     last_apply_ms: float
     records: int
     """Published now."""
@@ -82,6 +93,15 @@ class _Wanted:
     plan: NodePlan
     draining: frozenset[tuple[str, TaskId]]
     """Scope and task of what it gives no new connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """A sandbox that is not as planned."""
+
+    reason: str
+    attempts: int
+    """Applications in a row that have failed it."""
 
 
 class PlanLoop:
@@ -129,8 +149,11 @@ class PlanLoop:
         self._last_apply_ms = 0.0
         self._plans = 0
         self._failures = 0
-        self.error = ""
+        self._error = ""
         """Why the last plan could not be applied; empty: it was."""
+        self._broken: dict[str, _Broken] = {}
+        self._incomplete = 0
+        """How many applications in a row have left something out."""
 
     @property
     def sightings(self) -> Sightings:
@@ -145,6 +168,18 @@ class PlanLoop:
     def sandbox(self, task: TaskId) -> Path | None:
         """Return where a task's sandbox is; None: it is not there."""
         return self._driver.sandbox_path(task) if task in self._sandboxes else None
+
+    def trouble(self, task: TaskId) -> str:
+        """Return why a task waits for its sandbox, as far as that is an error; else nothing."""
+        broken = self._broken.get(task)
+        return self._error if broken is None else f"{_WAITING}: {broken.reason}"
+
+    def failure(self, task: TaskId) -> str:
+        """Return why a task will not get its sandbox; empty: it may yet."""
+        broken = self._broken.get(task)
+        if broken is None or broken.attempts < SANDBOX_ATTEMPTS_MAX:
+            return ""
+        return f"the network cannot be made: {broken.reason}"
 
     def update(self, local: Local) -> None:
         """Take what this node is told and runs: publish it at once, and plan soon."""
@@ -186,6 +221,7 @@ class PlanLoop:
                     self._wanted,
                     self._decide,
                     self._apply,
+                    next_look_s=lambda _: self._retry_s() if self._incomplete else None,
                     retry_after_s=RETRY_AFTER_S,
                 )
             )
@@ -195,6 +231,7 @@ class PlanLoop:
         return PlanStats(
             plans=self._plans,
             failures=self._failures,
+            broken=len(self._broken),
             last_apply_ms=self._last_apply_ms,
             records=len(self._publisher.said.records),
             refused=self._publisher.refused,
@@ -264,9 +301,16 @@ class PlanLoop:
 
     def _decide(self, wanted: _Wanted | None) -> list[_Wanted]:
         age_s = asyncio.get_running_loop().time() - self._applied_at
-        if wanted is None or (wanted == self._applied and age_s < REAPPLY_AFTER_S):
+        if wanted is None or (wanted == self._applied and age_s < self._retry_s()):
             return []
         return [wanted]
+
+    def _retry_s(self) -> float:
+        """Return how long what was applied may stay so, seconds."""
+        if not self._incomplete:
+            return REAPPLY_AFTER_S
+        doublings = min(self._incomplete - 1, _DOUBLINGS_MAX)
+        return min(RETRY_AFTER_S * 2.0**doublings, REAPPLY_AFTER_S)
 
     async def _apply(self, actions: Sequence[_Wanted]) -> None:
         clock = asyncio.get_running_loop().time
@@ -276,19 +320,36 @@ class PlanLoop:
             kept = {sandbox.id for sandbox in wanted.plan.sandboxes}
             self._sandboxes = self._sandboxes & kept
             try:
-                await self._driver.apply(wanted.plan)
+                outcome = await self._driver.apply(wanted.plan)
                 await self._apply_names(wanted.plan)
             except (DriverError, OSError) as error:
                 self._failures += 1
-                self.error = f"waiting for the network: {error}"
+                self._error = f"{_WAITING}: {error}"
                 self._on_change()
                 raise
-            self._applied, self._sandboxes, self.error = wanted, frozenset(kept), ""
+            self._take(outcome)
+            self._applied, self._error = wanted, ""
+            self._sandboxes = frozenset(kept - outcome.broken.keys())
             self._applied_at = clock()
             self._last_apply_ms = (self._applied_at - begun) * 1e3
             self._plans += 1
             self._publish()
             self._on_change()
+
+    def _take(self, outcome: Outcome) -> None:
+        """Take note of what an application has left out; each thing is logged once."""
+        before = self._broken
+        self._broken = {
+            sandbox: _Broken(reason, 1 if sandbox not in before else before[sandbox].attempts + 1)
+            for sandbox, reason in outcome.broken.items()
+        }
+        for sandbox in sorted(self._broken.keys() - before.keys()):
+            reason = self._broken[sandbox].reason
+            logger.warning("sandbox broken, will retry: task=%s error=%s", sandbox, reason)
+        if outcome.leftovers and not self._incomplete:
+            logger.warning("leftovers, will retry: error=%s", "; ".join(outcome.leftovers))
+        self._incomplete = 0 if outcome.is_whole else self._incomplete + 1
+        self._failures += not outcome.is_whole
 
 
 def _declared_ports(local: Local | None, task: TaskId) -> set[tuple[str, int]]:

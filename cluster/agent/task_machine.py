@@ -31,7 +31,7 @@ class TaskView:
     still runs."""
     exit: Exit | None = None
     failure: str = ""
-    """Why preparing or starting cannot succeed."""
+    """Why preparing or starting cannot succeed, or why it will not get a sandbox."""
     has_sandbox: bool = False
     """The data plane has applied a plan with its sandbox."""
     is_drained: bool = False

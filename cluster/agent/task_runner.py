@@ -88,13 +88,16 @@ class LocalTask:
 class Network(Protocol):
     """The data plane, as a task sees it (`plan_loop`)."""
 
-    @property
-    def error(self) -> str:
-        """Why the last plan could not be applied; empty: it was."""
-        ...
-
     def sandbox(self, task: TaskId) -> Path | None:
         """Return where the task's sandbox is; None: it is not there."""
+        ...
+
+    def trouble(self, task: TaskId) -> str:
+        """Return why a task waits for its sandbox, as far as that is an error; else nothing."""
+        ...
+
+    def failure(self, task: TaskId) -> str:
+        """Return why a task will not get its sandbox; empty: it may yet."""
         ...
 
     def is_listening(self, task: TaskId) -> bool:
@@ -210,8 +213,7 @@ class TaskRunner:
             case machine.Prepare():
                 await self._prepare()
             case machine.AwaitSandbox():
-                self._note(self._host.network.error)
-                await self._wake.wait()
+                await self._await_sandbox()
             case machine.Start():
                 await self._start()
             case machine.Drain():
@@ -224,6 +226,13 @@ class TaskRunner:
                 await self._wake.wait()
             case _:
                 assert_never(step)
+
+    async def _await_sandbox(self) -> None:
+        local, network = self.local, self._host.network
+        local.failure = network.failure(local.task.id)
+        if not local.failure:
+            self._note(network.trouble(local.task.id))
+            await self._wake.wait()
 
     def _report(self, step: machine.Report) -> None:
         local = self.local

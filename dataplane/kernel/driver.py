@@ -13,20 +13,20 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from dataplane.diff import operations
-from dataplane.driver import Driver, DriverError
+from dataplane.driver import Driver, DriverError, Outcome
 from dataplane.kernel import ingress_rules, inventory, names
 from dataplane.kernel import rtnetlink as rt
 from dataplane.kernel.channel import Channel
 from dataplane.kernel.nftables import Nft, NftError, find_nft
 from dataplane.kernel.observe import observe
-from dataplane.kernel.perform import Performer
+from dataplane.kernel.perform import Failures, Performer
 from dataplane.plan import OVERLAY_MTU, NodePlan
-from dataplane.state import NodeState, wanted_state
+from dataplane.state import NodeState, Port, wanted_state
 
 _VXLAN_OVERHEAD_BYTES = 50
 _ERRORS_SHOWN_MAX = 3
@@ -64,10 +64,10 @@ class KernelDriver:
         """What the node holds; None: not known."""
         self._stats = KernelStats(0, 0, 0, 0, 0.0)
 
-    async def apply(self, plan: NodePlan) -> None:
+    async def apply(self, plan: NodePlan) -> Outcome:
         """See `Driver.apply`."""
         async with self._lock:
-            await asyncio.to_thread(self._apply, plan)
+            return await asyncio.to_thread(self._apply, plan)
 
     def sandbox_path(self, sandbox_id: str) -> Path:
         """See `Driver.sandbox_path`."""
@@ -87,31 +87,38 @@ class KernelDriver:
         """Return what the driver did since it started."""
         return self._stats
 
-    def _apply(self, plan: NodePlan) -> None:
+    def _apply(self, plan: NodePlan) -> Outcome:
         with self._running:
             started = time.perf_counter()
             performer = self._prepare()
             wanted = wanted_state(plan, self._uplink_mtu(plan), self._state)
             found, self._state = self._state, None
             removed, is_observed = 0, found is None
+            unreadable: dict[str, str] = {}
+            reachable = wanted
             if found is None:
-                found, removed = self._observe(performer, wanted)
-            todo = operations(found, wanted)
-            errors = performer.perform(todo)
-            if not errors:
+                found, removed, unreadable = self._observe(performer, wanted)
+                # What cannot be looked at is left as it is: a task may be running in there.
+                kept = {s: v for s, v in wanted.sandboxes.items() if s not in unreadable}
+                reachable = replace(wanted, sandboxes=kept)
+            todo = operations(found, reachable)
+            failures = performer.perform(todo)
+            failures.sandboxes.update(unreadable)
+            if not failures:
                 self._state = wanted
             before = self._stats
             self._stats = KernelStats(
                 applications=before.applications + 1,
                 operations=before.operations + len(todo) + removed,
-                failures=before.failures + len(errors),
+                failures=before.failures + len(failures),
                 observations=before.observations + int(is_observed),
                 last_apply_ms=(time.perf_counter() - started) * 1e3,
             )
-            if errors:
-                more = len(errors) - _ERRORS_SHOWN_MAX
+            if failures.node:
+                more = len(failures.node) - _ERRORS_SHOWN_MAX
                 suffix = f"; and {more} more" if more > 0 else ""
-                raise DriverError("; ".join(errors[:_ERRORS_SHOWN_MAX]) + suffix)
+                raise DriverError("; ".join(failures.node[:_ERRORS_SHOWN_MAX]) + suffix)
+            return _outcome(failures, wanted)
 
     def _prepare(self) -> Performer:
         if self._performer is None:
@@ -123,7 +130,9 @@ class KernelDriver:
             self._performer = Performer(self._directory, nft, has_egress_hook=has_hook)
         return self._performer
 
-    def _observe(self, performer: Performer, wanted: NodeState) -> tuple[NodeState, int]:
+    def _observe(
+        self, performer: Performer, wanted: NodeState
+    ) -> tuple[NodeState, int, dict[str, str]]:
         try:
             return observe(self._directory, wanted, has_egress_hook=performer.has_egress_hook)
         except OSError as error:
@@ -137,6 +146,28 @@ class KernelDriver:
         if base is not None and base.address == plan.underlay.address:
             return base.mtu
         return min(OVERLAY_MTU, _device_mtu(plan.underlay.address) - _VXLAN_OVERHEAD_BYTES)
+
+
+def _outcome(failures: Failures, wanted: NodeState) -> Outcome:
+    """Say whom the failures concern: those of a network all sandboxes that are in it."""
+    broken = {s: why for s, why in failures.sandboxes.items() if s in wanted.sandboxes}
+    for name, sandbox in wanted.sandboxes.items():
+        for interface in sandbox.interfaces.values():
+            if isinstance(interface, Port) and interface.network in failures.networks:
+                # Ahead of what then went wrong with the sandbox itself.
+                broken[name] = failures.networks[interface.network]
+    used = {
+        interface.network
+        for sandbox in wanted.sandboxes.values()
+        for interface in sandbox.interfaces.values()
+        if isinstance(interface, Port)
+    }
+    leftovers = [
+        *failures.leftovers,
+        *(why for n, why in failures.networks.items() if n not in used),
+        *(why for s, why in failures.sandboxes.items() if s not in wanted.sandboxes),
+    ]
+    return Outcome(broken, tuple(leftovers))
 
 
 def _has_egress_hook(nft: Nft) -> bool:

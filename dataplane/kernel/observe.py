@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -70,14 +70,22 @@ class _Views:
     sandboxes: dict[str, _View | None]
 
 
-def observe(directory: Path, wanted: NodeState, *, has_egress_hook: bool) -> tuple[NodeState, int]:
-    """Return what the node holds, and how many stray cables were removed.
+def observe(
+    directory: Path, wanted: NodeState, *, has_egress_hook: bool
+) -> tuple[NodeState, int, dict[str, str]]:
+    """Return what the node holds, how many stray cables were removed, and what cannot be looked at.
 
-    wanted: tables are compared by digest with what is wanted; others are "unknown".
+    wanted: tables are compared by digest with what is wanted; others are "unknown". The third are
+    sandboxes, with the reason; they are not in the state.
+
+    Raises:
+        OSError: the node itself, or a network, cannot be looked at.
     """
     services = {sandbox.services for sandbox in wanted.sandboxes.values() if sandbox.services}
     digests = {found: vip_rules.render(found).digest for found in services}
-    views = _Views(_look(None), _look_at_all(directory, "n-"), _look_at_all(directory, "t-"))
+    networks, _ = _look_at_all(directory, "n-")
+    sandboxes, unreadable = _look_at_all(directory, "t-", may_fail=wanted.sandboxes.keys())
+    views = _Views(_look(None), networks, sandboxes)
     node = views.node
     state = NodeState(
         base=_base(node, wanted.base),
@@ -100,7 +108,9 @@ def observe(directory: Path, wanted: NodeState, *, has_egress_hook: bool) -> tup
         has_egress = not has_egress_hook or any(f == _NFPROTO_NETDEV for f, _ in node.chains)
         if node.has_generation(digest) and has_egress:
             state = replace(state, rules=rules)
-    return state, _remove_strays(directory, views)
+    # Whose cables those are that go to an unreadable sandbox cannot be told.
+    removed = 0 if unreadable else _remove_strays(directory, views)
+    return state, removed, unreadable
 
 
 def _look(path: Path | None) -> _View:
@@ -122,11 +132,27 @@ def _look(path: Path | None) -> _View:
     return run_in_namespace(path, look)
 
 
-def _look_at_all(directory: Path, prefix: str) -> dict[str, _View | None]:
-    return {
-        path.name.removeprefix(prefix): _look(path) if is_namespace(path) else None
-        for path in sorted(directory.glob(f"{prefix}*"))
-    }
+def _look_at_all(
+    directory: Path, prefix: str, may_fail: Collection[str] | None = None
+) -> tuple[dict[str, _View | None], dict[str, str]]:
+    """Return the views by name, and why those in `may_fail` cannot be looked at.
+
+    Others count as no namespace, so that they are removed. may_fail: None: errors are raised.
+    """
+    views: dict[str, _View | None] = {}
+    unreadable: dict[str, str] = {}
+    for path in sorted(directory.glob(f"{prefix}*")):
+        name = path.name.removeprefix(prefix)
+        try:
+            views[name] = _look(path) if is_namespace(path) else None
+        except OSError as error:
+            if may_fail is None:
+                raise
+            if name in may_fail:
+                unreadable[name] = f"cannot be looked at: {error}"
+            else:
+                views[name] = None
+    return views, unreadable
 
 
 def _is_usable(view: _View | None, device: str) -> bool:

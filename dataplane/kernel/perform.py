@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import assert_never
@@ -23,6 +24,48 @@ _REFUSALS = (OSError, NftError, ValueError)
 """What the kernel and the libraries say when they can't; anything else is a bug."""
 
 
+@dataclass(slots=True)
+class Failures:
+    """What went wrong, by whom it concerns; the first error of each place."""
+
+    node: list[str] = field(default_factory=list[str])
+    networks: dict[str, str] = field(default_factory=dict[str, str])
+    sandboxes: dict[str, str] = field(default_factory=dict[str, str])
+    leftovers: list[str] = field(default_factory=list[str])
+
+    def __len__(self) -> int:
+        return len(self.node) + len(self.networks) + len(self.sandboxes) + len(self.leftovers)
+
+    def add(self, operation: diff.Operation, error: Exception) -> None:
+        """Take note of an operation that failed."""
+        text = f"{_subject(operation)}: {error}"
+        match operation:
+            case diff.RemoveSandboxes():
+                self.leftovers.append(text)
+            case (
+                diff.MakeNetwork(network=network)
+                | diff.SetSegment(network=network)
+                | diff.AddRemotes(network=network)
+                | diff.DropRemotes(network=network)
+                | diff.RemoveNetwork(network=network)
+            ):
+                self.networks.setdefault(network, text)
+            case (
+                diff.MakeSandbox(sandbox=str(sandbox))
+                | diff.Plug(sandbox=str(sandbox))
+                | diff.Unplug(sandbox=str(sandbox))
+                | diff.SetServices(sandbox=str(sandbox))
+                | diff.ForgetFlows(sandbox=str(sandbox))
+            ):
+                self.sandboxes.setdefault(sandbox, text)
+            case _:
+                self.node.append(text)
+
+    def concerns(self, operation: diff.Operation) -> bool:
+        """Return whether an operation is about a sandbox that is in trouble already."""
+        return getattr(operation, "sandbox", None) in self.sandboxes
+
+
 class Performer:
     """Performs operations on this node.
 
@@ -35,32 +78,32 @@ class Performer:
         self._rules = RuleWriter(directory, nft, has_egress_hook=has_egress_hook)
         self.has_egress_hook = has_egress_hook
 
-    def perform(self, operations: Iterable[diff.Operation]) -> list[str]:
-        """Perform all operations and return what went wrong, an error each.
+    def perform(self, operations: Iterable[diff.Operation]) -> Failures:
+        """Perform all operations and return what went wrong.
 
-        One that fails doesn't keep the others from being tried: a single VNI that is taken must
-        not stop all services of the node.
+        One that fails doesn't keep the others from being tried, but for those on the same sandbox:
+        a single VNI that is taken must not stop all services of the node.
         """
-        errors: list[str] = []
+        failures = Failures()
         for is_services, group in groupby(operations, _is_services):
+            # Lazily: an operation is looked at when those before it have been performed.
+            todo = (operation for operation in group if not failures.concerns(operation))
             if is_services:
-                errors.extend(self._set_services(group))
+                self._set_services(todo, failures)
                 continue
-            for operation in group:
+            for operation in todo:
                 try:
                     self._perform(operation)
                 except _REFUSALS as error:
-                    errors.append(f"{_subject(operation)}: {error}")
-        return errors
+                    failures.add(operation, error)
+        return failures
 
-    def _set_services(self, operations: Iterable[diff.Operation]) -> list[str]:
-        todo = [operation for operation in operations if isinstance(operation, diff.SetServices)]
-        errors: list[str] = []
-        for sandbox, error in self._rules.set_services(todo).items():
+    def _set_services(self, operations: Iterable[diff.Operation], failures: Failures) -> None:
+        todo = {o.sandbox: o for o in operations if isinstance(o, diff.SetServices)}
+        for sandbox, error in self._rules.set_services(tuple(todo.values())).items():
             if not isinstance(error, _REFUSALS):
                 raise error
-            errors.append(f"SetServices sandbox {sandbox}: {error}")
-        return errors
+            failures.add(todo[sandbox], error)
 
     def _perform(self, operation: diff.Operation) -> None:
         match operation:

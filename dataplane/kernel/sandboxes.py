@@ -6,6 +6,7 @@ end already inside the sandbox. Every function may run again over what an interr
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -160,17 +161,28 @@ def remove_sandboxes(directory: Path, operation: RemoveSandboxes) -> None:
 
     Their cables are removed by name, all of one namespace at once: a process may linger in a
     sandbox, and its address has to be free all the same.
+
+    Raises:
+        OSError: of the first that could not be forgotten; all were tried.
     """
     far: set[str] = set()
     for sandbox in operation.sandboxes:
         path = sandbox_path(directory, sandbox)
         if is_namespace(path):
-            links = run_in_namespace(path, socket.if_nameindex)
-            far |= {port_name(sandbox, number) for number in range(len(links))}
+            # One that cannot be entered has no cables that are known by name.
+            with contextlib.suppress(OSError):
+                links = run_in_namespace(path, socket.if_nameindex)
+                far |= {port_name(sandbox, number) for number in range(len(links))}
     for place in (None, *directory.glob("n-*")):
         run_in_namespace(place, lambda: _remove_links(far))
+    failed: OSError | None = None
     for sandbox in operation.sandboxes:
-        delete_namespace(sandbox_path(directory, sandbox))
+        try:
+            delete_namespace(sandbox_path(directory, sandbox))
+        except OSError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
 
 
 def _remove_links(names: set[str]) -> None:

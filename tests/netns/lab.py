@@ -67,8 +67,10 @@ class Node:
         return answer
 
     async def apply(self, plan: NodePlan) -> int:
-        """Apply a plan and return how many operations that took."""
+        """Apply a plan, all of it, and return how many operations that took."""
         answer = await self.ask(encode_plan(plan))
+        assert not answer.broken, answer.broken
+        assert not answer.leftovers, answer.leftovers
         made, self.operations = answer.operations - self.operations, answer.operations
         return made
 
@@ -143,7 +145,8 @@ async def lab(
             await node.kill()
             if (node.directory / "netns").exists():
                 for path in (node.directory / "netns").iterdir():
-                    netns.delete_namespace(path)
+                    if not path.is_dir():  # what a test has put in the way
+                        netns.delete_namespace(path)
         for path in [node.namespace for node in made.nodes.values()]:
             netns.delete_namespace(path)
         netns.delete_namespace(made.client)

@@ -27,7 +27,8 @@ async def serve(run_directory: Path, options: list[str]) -> None:
             if line == b"distrust\n":
                 await driver.distrust()
             else:
-                await driver.apply(decode_plan(line))
+                outcome = await driver.apply(decode_plan(line))
+                answer.broken, answer.leftovers = dict(outcome.broken), outcome.leftovers
         except DriverError as error:
             answer.error = str(error)
         answer.operations = driver.stats().operations

@@ -13,6 +13,8 @@ class Answer(msgspec.Struct):
     """What a node process says about one application."""
 
     error: str = ""
+    broken: dict[str, str] = {}
+    leftovers: tuple[str, ...] = ()
     operations: int = 0
     """All operations since the process started."""
     ms: float = 0.0

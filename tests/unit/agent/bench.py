@@ -12,7 +12,7 @@ from cluster.model.assignment import ClusterInfo
 from cluster.model.ids import NodeId, TaskId
 from cluster.model.task import TaskState, TaskStatus
 from cluster.runtime.memory import MemoryRuntime
-from dataplane.driver import Driver, DriverError
+from dataplane.driver import Driver, DriverError, Outcome
 from dataplane.memory import MemoryDriver
 from dataplane.plan import NodePlan
 from tests.unit.agent.ether import Ether, EtherPeer
@@ -30,12 +30,13 @@ class FlakyDriver(MemoryDriver):
         self.delay_s = 0.001
         self.plans: list[NodePlan] = []
 
-    async def apply(self, plan: NodePlan) -> None:
+    async def apply(self, plan: NodePlan) -> Outcome:
         await asyncio.sleep(self.delay_s)
         if self.failure:
             raise DriverError(self.failure)
-        await super().apply(plan)
+        outcome = await super().apply(plan)
         self.plans.append(plan)
+        return outcome
 
 
 _: type[Driver] = FlakyDriver

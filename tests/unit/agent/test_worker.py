@@ -39,7 +39,7 @@ from tests.unit.agent.objects import (
 )
 from tests.unit.agent.virtual_time import virtual
 
-ONE = task(1)
+ONE, TWO = task(1), task(2)
 S = TaskState
 LIFE = [S.ACCEPTED, S.PREPARING, S.READY, S.STARTING, S.RUNNING]
 
@@ -299,6 +299,53 @@ async def test_failing_driver_is_reported_and_tried_again(tmp_path: Path) -> Non
         bench.driver.failure = ""
         await wait_until(lambda: S.RUNNING in bench.states(ONE.id))
         assert bench.status(ONE.id).error == ""
+
+
+@virtual
+async def test_broken_sandbox_fails_its_own_task_alone(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.driver.obstacles = {ONE.id: "no room for another cable"}
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE, TWO))
+        took_s = await wait_until(lambda: S.RUNNING in bench.states(TWO.id))
+        assert took_s < 0.5
+        await wait_until(lambda: "no room" in bench.status(ONE.id).error)
+        assert bench.status(ONE.id).state is S.PREPARING
+        took_s = await wait_until(lambda: S.REJECTED in bench.states(ONE.id))
+        assert took_s < 5.0
+        assert "the network cannot be made: no room for another cable" in bench.status(ONE.id).error
+        assert bench.status(TWO.id).state is S.RUNNING
+        await wait_until(lambda: worker.stats().plan.broken == 0)
+
+
+@virtual
+async def test_sandbox_that_is_mended_in_time(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.driver.obstacles = {ONE.id: "not yet"}
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await wait_until(lambda: worker.stats().plan.broken == 1)
+        bench.driver.obstacles = {}
+        await wait_until(lambda: S.RUNNING in bench.states(ONE.id))
+        assert bench.status(ONE.id).error == ""
+
+
+@virtual
+async def test_running_task_whose_sandbox_breaks_goes_on(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await wait_until(lambda: S.RUNNING in bench.states(ONE.id))
+        bench.driver.obstacles = {ONE.id: "its namespace is gone"}
+        worker.set_assignment(assignment(ONE, TWO))
+        await wait_until(lambda: S.RUNNING in bench.states(TWO.id))
+        await asyncio.sleep(120.0)
+        assert bench.status(ONE.id).state is S.RUNNING
+        assert worker.stats().plan.broken == 1
+        assert worker.stats().plan.failures < 20  # ever more seldom
 
 
 @virtual
