@@ -81,6 +81,9 @@ _B = TypeVar("_B", bound=Body)
 RaftJoin = Callable[[PeerIdentity, str], Awaitable[tuple[ManagerAddress, ...]]]
 """(who, `host:port`) -> the members; on a follower it asks the leader."""
 
+ReadBarrier = Callable[[], Awaitable[object]]
+"""Returns once this manager knows all that was committed before the call; raises Unavailable."""
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
@@ -91,6 +94,10 @@ class Endpoints:
     admission: Admission
     sessions: SessionServer
     raft_join: RaftJoin
+    read_barrier: ReadBarrier
+    has_caught_up: Callable[[], bool]
+    """Whether this manager, since it was started, has known all that was committed: before that it
+    may have been removed itself, and would tell nodes what was true long ago."""
     clock: Callable[[], float]
 
     def application(self) -> web.Application:
@@ -132,13 +139,32 @@ class Endpoints:
 
     async def _session(self, request: web.Request) -> web.StreamResponse:
         identity = self._identity(request)
-        self.admission.member(identity)
+        is_removed = await self._is_removed(identity)
         socket = web.WebSocketResponse(
             max_msg_size=NODE_MESSAGE_BYTES_MAX, compress=False, timeout=CLOSE_S
         )
         await socket.prepare(request)
-        await self.sessions.serve(WebSocketChannel(socket), identity, remote_address(request))
+        channel = WebSocketChannel(socket)
+        if is_removed:
+            await self.sessions.send_away_removed(channel, identity)
+        else:
+            await self.sessions.serve(channel, identity, remote_address(request))
         return socket
+
+    async def _is_removed(self, identity: PeerIdentity) -> bool:
+        """Return whether the cluster has removed the node, perhaps while it was off.
+
+        It stops all its tasks on that word, so a manager that is behind does not give it.
+
+        Raises:
+            Unavailable: that cannot be known now.
+        """
+        if not self.has_caught_up():
+            raise Unavailable("this manager has not caught up with the others yet, try again")
+        if identity.node in self.replica.snapshot().nodes:
+            return False
+        await self.read_barrier()
+        return identity.node not in self.replica.snapshot().nodes
 
     # Managers.
 

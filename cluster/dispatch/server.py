@@ -172,6 +172,10 @@ class SessionServer:
         except* (SessionEnded, MalformedMessage, TimeoutError) as errors:
             await self._end(channel, identity.node, first_of(errors))
 
+    async def send_away_removed(self, channel: Channel, identity: PeerIdentity) -> None:
+        """Tell a node that it was removed: with the words of a session that ends for that."""
+        await self._end(channel, identity.node, _removed())
+
     def receive_sightings(self, manager: NodeId, report: SightingReport) -> None:
         """Take what another manager sees."""
         self._sightings.receive(manager, report.sightings, self._loop.time())
@@ -293,7 +297,7 @@ class SessionServer:
                 raise SessionEnded(CloseCode.SUPERSEDED, "the node has begun another session")
             view = self._current_view()
             if session.node not in view.snapshot.nodes:
-                raise SessionEnded(CloseCode.REMOVED, "the node was removed from the cluster")
+                raise _removed()
             if view.info is not session.told_info:
                 await session.send(view.info)
                 session.told_info, session.told_info_at = view.info, self._loop.time()
@@ -418,3 +422,7 @@ class SessionServer:
                 code, reason = CloseCode.SILENT, "no hello in time"
         logger.info("session ended: node=%s code=%s reason=%s", node, code.name, reason)
         await channel.close(code, reason)
+
+
+def _removed() -> SessionEnded:
+    return SessionEnded(CloseCode.REMOVED, "the node was removed from the cluster")

@@ -163,6 +163,9 @@ class Agent:
         """
         if self._session is not None:
             self._session.cancel()
+        if self._info.done():
+            # It starts with what it remembers, tasks included: they are to be stopped as well.
+            await self._running.wait()
         if self.worker is not None:
             await self.worker.leave()
         if self.peer is not None:

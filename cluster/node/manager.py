@@ -101,6 +101,8 @@ class Manager:
             admission=admission,
             sessions=self.sessions,
             raft_join=self._let_into_raft,
+            read_barrier=self.raft.read_barrier,
+            has_caught_up=self.ready.is_set,
             clock=clock,
         )
         self._port = ControlPort(

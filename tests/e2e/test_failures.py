@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Generator
 
@@ -74,11 +77,22 @@ def test_a_node_that_was_removed_by_force_stops_its_tasks(layout: Layout) -> Non
     up = [n["ID"] for n in nodes
           if n["Description"]["Hostname"] == "w1" and n["Status"]["State"] == "ready"]  # fmt: skip
     api.call("DELETE", f"/nodes/{up[0]}?force=1")
+    check_that_it_knows(layout, worker)
+    join_again(layout, api, worker, token)
+
+
+def check_that_it_knows(layout: Layout, worker: Api) -> None:
+    """Check that w1 knows that it was removed: its tasks are gone, and it says so."""
     wait_until("its tasks are stopped", lambda: not list(layout.tasks(layout.node("w1")).iterdir()))
     swarm = json.loads(worker.call("GET", "/info"))["Swarm"]
     assert swarm["LocalNodeState"] == "error"
     assert "was removed from the swarm" in swarm["Error"]
+    assert (
+        "removed from the cluster, stopping all tasks" in layout.log(layout.node("w1")).read_text()
+    )
 
+
+def join_again(layout: Layout, api: Api, worker: Api, token: str) -> None:
     worker.call("POST", "/swarm/leave")
     join = {
         "ListenAddr": "0.0.0.0:2377",
@@ -90,6 +104,30 @@ def test_a_node_that_was_removed_by_force_stops_its_tasks(layout: Layout) -> Non
     wait_until("it is ready again", lambda: ("w1", "ready") in states(api))
     api.scale("web", REPLICAS)
     wait_until("as many run as before", lambda: all_run(api))
+
+
+def test_a_node_that_was_removed_while_it_was_off_is_told(layout: Layout) -> None:
+    api, worker = api_of(layout, "m1"), api_of(layout, "w1")
+    token = json.loads(api.call("GET", "/swarm"))["JoinTokens"]["Worker"]
+    api.scale("web", 2 * REPLICAS)  # so that it has some
+    wait_until("it has tasks", lambda: list(layout.tasks(layout.node("w1")).iterdir()))
+    ask(layout.control_socket, Request(do="kill", node="w1"))  # its tasks run on
+    wait_until("it is down", lambda: ("w1", "ready") not in states(api))
+    nodes = json.loads(api.call("GET", "/nodes"))
+    for node in nodes:
+        if node["Description"]["Hostname"] == "w1":
+            api.call("DELETE", f"/nodes/{node['ID']}?force=1")
+    assert list(layout.tasks(layout.node("w1")).iterdir())
+
+    ask(layout.control_socket, Request(do="start", node="w1"))
+    check_that_it_knows(layout, worker)
+    shown = subprocess.run(
+        [sys.executable, "-m", "cluster.cli.main", "info"],
+        env={**os.environ, "DOCKER_HOST": f"unix://{layout.socket(layout.node('w1'))}"},
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert "was removed from the swarm" in shown
+    join_again(layout, api, worker, token)
 
 
 def test_without_quorum_the_api_says_so(layout: Layout) -> None:

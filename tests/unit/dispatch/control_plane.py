@@ -162,6 +162,10 @@ class Manager:
         self.forwarded: list[SightingReport] = []
         self.raft_joins: list[tuple[NodeId, str]] = []
         self.address = ""
+        self.has_caught_up = True
+        self.committed_elsewhere: tuple[Change, ...] = ()
+        """What this manager does not know before it asks the others."""
+        self.barriers = 0
         self._handshake_s = handshake_s
         self._anonymous_s = anonymous_s
 
@@ -194,6 +198,8 @@ class Manager:
             ),
             sessions=self.sessions,
             raft_join=self._raft_join,
+            read_barrier=self._read_barrier,
+            has_caught_up=lambda: self.has_caught_up,
             clock=world.clock,
         )
         self.port = ControlPort(
@@ -210,6 +216,12 @@ class Manager:
 
     async def _forward(self, report: SightingReport) -> None:
         self.forwarded.append(report)
+
+    async def _read_barrier(self) -> None:
+        self.barriers += 1
+        changes, self.committed_elsewhere = self.committed_elsewhere, ()
+        if changes:
+            await self.world.propose(*changes)
 
     async def _raft_join(self, identity: PeerIdentity, address: str) -> tuple[ManagerAddress, ...]:
         self.raft_joins.append((identity.node, address))

@@ -20,7 +20,7 @@ from cluster.model.logs import LogOptions, LogStream
 from cluster.model.node import Role
 from cluster.model.service import TaskSpec
 from cluster.model.task import Task, TaskState, TaskStatus
-from cluster.state.changes import DeleteNode, PutTask
+from cluster.state.changes import DeleteNode, PutNode, PutTask
 from tests.unit.dispatch.control_plane import (
     REGISTRATION,
     Certified,
@@ -100,15 +100,52 @@ async def test_a_session_moves_when_its_manager_stops(world: World) -> None:
             await wait_until(lambda: T1 in agent.assignments[-1].tasks)
 
 
-async def test_a_removed_node_hears_it_and_keeps_asking(world: World) -> None:
+async def test_a_removed_node_hears_it(world: World) -> None:
     async with running(Manager(world)) as manager:
         worker = world.certify(Role.WORKER)
         node = await world.add_node(worker, Role.WORKER)
         async with session_of(worker, [manager.at]) as (client, agent):
             await wait_until(lambda: bool(agent.assignments))
             await world.propose(DeleteNode(node.id))
-            await wait_until(lambda: "is not a member" in client.stats().last_error)
-            assert client.stats().manager is None
+            await wait_until(client.removed.is_set)
+            await wait_until(lambda: client.stats().manager is None)
+            assert "was removed from the cluster" in client.stats().last_error
+
+
+async def test_a_node_that_was_removed_while_it_was_off_hears_it(world: World) -> None:
+    async with running(Manager(world)) as manager:
+        worker = world.certify(Role.WORKER)
+        node = await world.add_node(worker, Role.WORKER)
+        await world.propose(DeleteNode(node.id))
+        async with session_of(worker, [manager.at]) as (client, agent):
+            await wait_until(client.removed.is_set)
+            assert "was removed from the cluster" in client.stats().last_error
+            assert agent.assignments == []
+            assert manager.barriers > 0
+
+
+async def test_a_manager_that_is_behind_does_not_call_a_node_removed(world: World) -> None:
+    async with running(Manager(world)) as manager:
+        worker = world.certify(Role.WORKER)
+        node = await world.add_node(worker, Role.WORKER)
+        await world.propose(DeleteNode(node.id))  # as if it had not come yet
+        manager.committed_elsewhere = (PutNode(node),)
+        async with session_of(worker, [manager.at]) as (client, agent):
+            await wait_until(lambda: bool(agent.assignments))
+            assert not client.removed.is_set()
+            assert manager.barriers == 1
+
+
+async def test_a_manager_that_has_not_caught_up_has_no_sessions(world: World) -> None:
+    async with running(Manager(world)) as manager:
+        manager.has_caught_up = False
+        worker = world.certify(Role.WORKER)
+        async with session_of(worker, [manager.at]) as (client, agent):
+            await wait_until(lambda: "has not caught up" in client.stats().last_error)
+            assert not client.removed.is_set()
+            await world.add_node(worker, Role.WORKER)
+            manager.has_caught_up = True
+            await wait_until(lambda: bool(agent.assignments))
 
 
 async def test_logs_are_read_through_any_manager(world: World) -> None:
