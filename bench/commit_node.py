@@ -24,6 +24,7 @@ from cluster.dispatch.port import ControlPort
 from cluster.model.ids import NodeId, ServiceId, TaskId
 from cluster.model.service import TaskSpec
 from cluster.model.task import Task, TaskState, TaskStatus
+from cluster.node import footprint
 from cluster.state.changes import PutTask, ReportStatus
 from cluster.store.proposer import Proposer
 from cluster.store.replica import Replica
@@ -133,6 +134,7 @@ async def run(directory: Path, number: int) -> None:
         clock=lambda: settings["now"],
     )
     await port.open("127.0.0.1", settings["raft"][number])
+    footprint.after_start()
     async with asyncio.TaskGroup() as group:
         running = group.create_task(raft.run())
         serve = serving(raft, Proposer(raft))

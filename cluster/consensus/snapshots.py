@@ -21,16 +21,16 @@ import msgspec
 
 from cluster.consensus.errors import StorageFailure
 from cluster.consensus.files import Directory
+from cluster.consensus.headers import HEADER_BYTES, FileKind, encode_header, read_header
 from cluster.consensus.members import Entry, Member
 from cluster.consensus.messages import SnapshotChunk
-from cluster.consensus.seal import SALT_BYTES, FileSeal, fresh_salt
+from cluster.consensus.seal import FileSeal, fresh_salt
 
 IMAGE_BYTES_MAX = 256 * 1024 * 1024
 """Largest snapshot that is accepted from a leader."""
 CONTENT_BYTES_MAX = 1024 * 1024 * 1024
 """Largest content that an image may unpack to."""
 
-_MAGIC = b"HWSNAP01"
 _PREFIX = "snapshot-"
 _NEW_SUFFIX = ".new"
 _PURPOSE = b"snapshot"
@@ -178,7 +178,7 @@ class SnapshotStore:
         seal = FileSeal(self._data_key, salt=salt, purpose=_PURPOSE)
         file = self._directory.create(_name(snapshot.index) + _NEW_SUFFIX)
         try:
-            file.append(_MAGIC + salt + seal.seal(0, image))
+            file.append(encode_header(FileKind.SNAPSHOT, salt) + seal.seal(0, image))
             file.sync()
         finally:
             file.close()
@@ -186,11 +186,9 @@ class SnapshotStore:
 
     def _open(self, name: str) -> None:
         data = self._directory.read(name)
-        start = len(_MAGIC) + SALT_BYTES
-        if not data.startswith(_MAGIC) or len(data) < start:
-            raise StorageFailure(f"{name} is damaged: it does not begin like a snapshot")
-        seal = FileSeal(self._data_key, salt=data[len(_MAGIC) : start], purpose=_PURPOSE)
-        image = seal.open(0, data[start:])
+        salt = read_header(FileKind.SNAPSHOT, name, data)
+        seal = FileSeal(self._data_key, salt=salt, purpose=_PURPOSE)
+        image = seal.open(0, data[HEADER_BYTES:])
         snapshot = decode_image_untrusted(image)
         if snapshot is None or _name(snapshot.index) != name:
             raise StorageFailure(

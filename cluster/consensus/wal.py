@@ -22,13 +22,16 @@ import msgspec
 
 from cluster.consensus.errors import SafetyViolation, StorageFailure
 from cluster.consensus.files import AppendFile, Directory
-from cluster.consensus.frames import MAGIC, encode_frame, read_frames
+from cluster.consensus.frames import encode_frame, read_frames
+from cluster.consensus.headers import HEADER_BYTES, FileKind, encode_header, read_header
 from cluster.consensus.members import NO_OP, Entry, Member
-from cluster.consensus.seal import SALT_BYTES, FileSeal, fresh_salt
+from cluster.consensus.seal import FileSeal, fresh_salt
 
 FILE_NAME = "log"
 _NEW_NAME = "log.new"
 _REWRITE_FRAME_BYTES = 1024 * 1024
+_ROOM_BYTES = 256 * 1024
+"""Zeros ahead of the frames: enough for hundreds of syncs, and written in less than one takes."""
 _PURPOSE = b"log"
 
 
@@ -300,12 +303,9 @@ def _load(directory: Directory, data_key: bytes) -> _Replay:
     if not exists(directory):
         raise StorageFailure("this manager has no log")
     data = directory.read(FILE_NAME)
-    start = len(MAGIC) + SALT_BYTES
-    if data[: len(MAGIC)] != MAGIC or len(data) < start:
-        raise StorageFailure("the log is damaged: it does not begin like one")
-    seal = FileSeal(data_key, salt=data[len(MAGIC) : start], purpose=_PURPOSE)
+    seal = FileSeal(data_key, salt=read_header(FileKind.LOG, "the log", data), purpose=_PURPOSE)
     replay = _Replay()
-    for number, payload in read_frames(data, start):
+    for number, payload in read_frames(data, HEADER_BYTES):
         try:
             records = _decoder.decode(seal.open(number, payload))
         except msgspec.MsgspecError as error:
@@ -321,15 +321,14 @@ def _write_new(
     """Write `records` to a new file in place of the old; return what appending to it needs."""
     salt = fresh_salt()
     seal = FileSeal(data_key, salt=salt, purpose=_PURPOSE)
-    file = directory.create(_NEW_NAME)
-    file.append(MAGIC + salt)
-    number = 0
-    for batch in _batches(records):
-        file.append(encode_frame(number, seal.seal(number, _encode(batch))))
-        number += 1
+    file = directory.create(_NEW_NAME, room_bytes=_ROOM_BYTES)
+    frames = [encode_header(FileKind.LOG, salt)]
+    for number, batch in enumerate(_batches(records)):
+        frames.append(encode_frame(number, seal.seal(number, _encode(batch))))
+    file.append(b"".join(frames))
     file.sync()
     directory.replace(_NEW_NAME, FILE_NAME)
-    return file, seal, number
+    return file, seal, len(frames) - 1
 
 
 def _batches(records: list[_Record]) -> Iterator[list[_Record]]:

@@ -19,14 +19,28 @@ class SimFile:
     """A file's content, by what would survive."""
 
     disk: SimDirectory
+    room_bytes: int = 0
     synced: bytes = b""
     written: bytearray = field(default_factory=bytearray)
+    room_end: int = 0
+    """Up to where zeros follow what was written."""
+    synced_room_end: int = 0
+
+    def content(self) -> bytes:
+        """Return what can be read."""
+        return bytes(self.written.ljust(self.room_end, b"\0"))
 
     def append(self, data: bytes) -> None:
         """See `files.AppendFile`."""
+        end = len(self.written) + len(data)
+        if end > self.room_end:
+            self.room_end = end + self.room_bytes
         cut = self.disk.step("append")
         if cut is not None:
-            self.written += data[: int(len(data) * cut)]
+            # Linux copies page by page, so a write ends between sectors, or with the file.
+            kept = end - len(data) + int(len(data) * cut)
+            kept -= kept % SECTOR if self.room_bytes else 0
+            self.written += data[: max(0, kept - len(self.written))]
             raise PowerCut
         self.written += data
 
@@ -35,6 +49,7 @@ class SimFile:
         if self.disk.step("sync") is not None:
             raise PowerCut
         self.synced = bytes(self.written)
+        self.synced_room_end = self.room_end
 
     def close(self) -> None:
         """See `files.AppendFile`."""
@@ -77,13 +92,13 @@ class SimDirectory:
 
     def read(self, name: str) -> bytes:
         """See `files.Directory`."""
-        return bytes(self._files[name].written)
+        return self._files[name].content()
 
-    def create(self, name: str) -> SimFile:
+    def create(self, name: str, *, room_bytes: int = 0) -> SimFile:
         """See `files.Directory`."""
         if self.step("create") is not None:
             raise PowerCut
-        file = SimFile(self)
+        file = SimFile(self, room_bytes)
         self._files[name] = file
         return file
 
@@ -117,9 +132,11 @@ class SimDirectory:
     def _tear(self, file: SimFile) -> None:
         """Keep what was synced, and of the rest any sectors up to some length."""
         unsynced = bytes(file.written[len(file.synced) :])
-        kept = unsynced[: self._rng.randint(0, len(unsynced))]
-        content = bytearray(file.synced + kept)
         start = len(file.synced)
+        end = start + self._rng.randint(0, len(unsynced))
+        if end < len(file.written):
+            end -= end % SECTOR if file.room_bytes else 0  # zeros follow: sectors are whole
+        content = bytearray(file.synced + unsynced[: max(0, end - start)])
         while start < len(content):
             edge = min(len(content), (start // SECTOR + 1) * SECTOR)
             if self._rng.random() < 0.3:
@@ -127,3 +144,4 @@ class SimDirectory:
             start = edge
         file.written = content
         file.synced = bytes(content)
+        file.room_end = file.synced_room_end = max(file.synced_room_end, len(content))

@@ -23,8 +23,8 @@ class FullDirectory(DiskDirectory):
         super().__init__(path)
         self.is_full = False
 
-    def create(self, name: str) -> AppendFile:  # type: ignore[override]
-        return _FullFile(self, super().create(name))
+    def create(self, name: str, *, room_bytes: int = 0) -> AppendFile:  # type: ignore[override]
+        return _FullFile(self, super().create(name, room_bytes=room_bytes))
 
 
 class _FullFile:

@@ -89,6 +89,16 @@ def test_damage_refuses(disk: SimDirectory) -> None:
             store(disk)
 
 
+def test_another_format_is_refused_and_named(disk: SimDirectory) -> None:
+    publish(store(disk), 5)
+    (name,) = disk.names()
+    data = disk.read(name)
+    disk.create(name).append(data[:8] + bytes(7) + b"\x02" + data[16:])
+
+    with pytest.raises(StorageFailure, match="has format 2, this program reads format 1"):
+        store(disk)
+
+
 def test_nothing_is_readable_without_the_key(disk: SimDirectory) -> None:
     publish(store(disk), 5)
 

@@ -151,12 +151,35 @@ def test_damage_refuses(disk: SimDirectory) -> None:
     for index in range(3, 6):
         log.append(b"x" * 50, index, 1)
         log.sync()
-    data = disk.read(FILE_NAME)
+    data = disk.read(FILE_NAME).rstrip(b"\0")
     for position in range(len(data)):
         file = disk.create(FILE_NAME)
         file.append(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
         with pytest.raises(StorageFailure):
             Wal(disk, data_key=KEY)
+
+
+def test_another_format_is_refused_and_named(disk: SimDirectory) -> None:
+    new_log(disk)
+    data = disk.read(FILE_NAME)
+    disk.create(FILE_NAME).append(data[:8] + bytes(7) + b"\x63" + data[16:])
+
+    with pytest.raises(StorageFailure, match="the log has format 99, this program reads format 1"):
+        Wal(disk, data_key=KEY)
+
+
+def test_zeros_ahead_of_the_frames_are_no_frames(tmp_path: Path) -> None:
+    directory = DiskDirectory(tmp_path)
+    log = new_log(directory)
+    index = log.last_index
+    while len(directory.read(FILE_NAME)) < 600_000:  # the room is used up twice
+        index += 1
+        log.append(bytes(9_000), index, 1)
+        log.sync()
+    log.close()
+
+    assert directory.read(FILE_NAME).endswith(bytes(8))
+    assert Wal(directory, data_key=KEY).entries == log.entries
 
 
 def test_large_log_is_rewritten_in_pieces(disk: SimDirectory) -> None:
