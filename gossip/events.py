@@ -68,4 +68,9 @@ class Removed:
     """Others say that this node has left, though it has not: the managers removed it."""
 
 
-Event = MemberChanged | RecordsChanged | EpochRaised | Removed
+@dataclass(frozen=True, slots=True)
+class KeysWanted:
+    """Others seal with a newer key than this node has, or somebody sends junk: ask for the ring."""
+
+
+Event = MemberChanged | RecordsChanged | EpochRaised | Removed | KeysWanted

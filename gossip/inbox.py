@@ -5,6 +5,7 @@ Invariant: bytes that are not a packet of this cluster change no state but a cou
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import assert_never
 
 from gossip.broadcast import Rank
@@ -53,7 +54,9 @@ class Inbox:
         spread: Spread,
         outbox: Outbox,
         counters: Counters,
+        on_newer_key: Callable[[float], None],
     ) -> None:
+        """`on_newer_key`: called for every packet, even of junk, with a newer key than known."""
         self._codec = codec
         self._members = members
         self._directory = directory
@@ -63,6 +66,7 @@ class Inbox:
         self._spread = spread
         self._outbox = outbox
         self._counters = counters
+        self._on_newer_key = on_newer_key
 
     def take_untrusted(self, data: bytes, source: Address, *, now: float, is_stream: bool) -> bool:
         """Take a sealed packet; tell whether it was one of this cluster's."""
@@ -70,7 +74,7 @@ class Inbox:
         try:
             packet = self._codec.open_untrusted(data, is_stream=is_stream)
         except RejectedPacketError as exc:
-            self._count(exc.reason)
+            self._refuse(exc.reason, now=now)
             return False
         except MalformedPacketError:
             self._counters.malformed += 1
@@ -96,12 +100,15 @@ class Inbox:
             self._membership.remind(sender.node_id, packet.epoch, source, now=now)
         return True
 
-    def _count(self, reason: Rejected) -> None:
+    def _refuse(self, reason: Rejected, *, now: float) -> None:
         match reason:
             case Rejected.MALFORMED:
                 self._counters.malformed += 1
             case Rejected.UNKNOWN_KEY:
                 self._counters.unknown_key += 1
+            case Rejected.NEWER_KEY:
+                self._counters.unknown_key += 1
+                self._on_newer_key(now)
             case Rejected.UNAUTHENTIC:
                 self._counters.unauthentic += 1
             case Rejected.REPLAYED:

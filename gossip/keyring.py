@@ -80,6 +80,9 @@ class Rejected(Enum):
 
     MALFORMED = "malformed"
     UNKNOWN_KEY = "unknown key"
+    """One that is gone; or junk."""
+    NEWER_KEY = "newer key"
+    """One above all that this ring has: it is behind; or junk."""
     UNAUTHENTIC = "unauthentic"
     REPLAYED = "replayed"
     OWN = "own"
@@ -197,7 +200,8 @@ class Keyring:
         if magic != _MAGIC or version != _VERSION:
             raise RejectedPacketError(Rejected.MALFORMED)
         if key_id not in self._keys:
-            raise RejectedPacketError(Rejected.UNKNOWN_KEY)
+            is_newer = key_id > max(self._keys)
+            raise RejectedPacketError(Rejected.NEWER_KEY if is_newer else Rejected.UNKNOWN_KEY)
         if sender == self._tag and epoch == self._epoch:
             raise RejectedPacketError(Rejected.OWN)
         window = self._windows.get((sender, epoch)) or _Window()

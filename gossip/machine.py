@@ -25,7 +25,7 @@ from gossip.codec import Codec, SealedCodec
 from gossip.config import GossipConfig
 from gossip.digest import Summary
 from gossip.directory import Directory
-from gossip.events import Event, MemberView, RecordsChanged, RecordView
+from gossip.events import Event, KeysWanted, MemberView, RecordsChanged, RecordView
 from gossip.identity import Identity
 from gossip.inbox import Inbox
 from gossip.keyring import GossipKey, Keyring, KeyView
@@ -55,6 +55,8 @@ _FIRST_RETRY_S = 0.25
 _BOOTSTRAP_AT_ONCE = 8
 _INTRODUCTIONS_S = (0.05, 0.5)
 """When a node that found the cluster introduces itself: what it said before, nobody heard."""
+_KEYS_WANTED_S = 5.0
+"""Least time between two wishes for another key ring, however many packets cannot be opened."""
 _LOST_S = 10.0
 """How often a dead member or an unknown bootstrap address is asked for its digest."""
 
@@ -88,6 +90,8 @@ class Machine:
         self._events: list[Event] = []
         self._retry_s = _FIRST_RETRY_S
         self._is_started = False
+        self._keys_wanted_at = float("-inf")
+        """When the next `KeysWanted` may be."""
         self._timers = Timers()
         self._keyring = Keyring(cluster_id=cluster_id, node_id=node_id, epoch=epoch, keys=keys)
         wire = codec(self._keyring)
@@ -166,6 +170,7 @@ class Machine:
             spread=self._spread,
             outbox=self._outbox,
             counters=self.counters,
+            on_newer_key=self._want_keys,
         )
 
     @property
@@ -195,13 +200,14 @@ class Machine:
         if wanted == self._sync.bootstrap:
             return
         self._sync.bootstrap = wanted
-        self._retry_s = _FIRST_RETRY_S
-        if self._is_started and not self._members.live():
-            self._contact_bootstrap()
+        self._look_again()
 
     def set_keys(self, keys: Sequence[GossipKey]) -> None:
         """Replace the key ring. Raises InvalidError, and keeps the old ring, if it is unusable."""
+        before = self._keyring.keys()
         self._keyring.set_keys(keys)
+        if self._keyring.keys() != before:
+            self._look_again()
 
     def keys(self) -> list[KeyView]:
         """Return the key ring without secrets, oldest key first."""
@@ -365,6 +371,17 @@ class Machine:
         self._contact_bootstrap()
         self._timers.at(now + self._retry_s, self._bootstrap)
         self._retry_s = min(2 * self._retry_s, longest)
+
+    def _look_again(self) -> None:
+        """Look for the cluster at once, if this node is alone: now it may be found."""
+        self._retry_s = _FIRST_RETRY_S
+        if self._is_started and not self._members.live():
+            self._contact_bootstrap()
+
+    def _want_keys(self, now: float) -> None:
+        if now >= self._keys_wanted_at:
+            self._keys_wanted_at = now + _KEYS_WANTED_S
+            self._events.append(KeysWanted())
 
     def _contact_bootstrap(self) -> None:
         others = [address for address in self._sync.bootstrap if address != self.me.address]

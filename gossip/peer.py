@@ -19,7 +19,15 @@ from pathlib import Path
 from random import Random
 
 from gossip.config import GossipConfig
-from gossip.events import EpochRaised, Event, MemberChanged, MemberView, RecordView, Removed
+from gossip.events import (
+    EpochRaised,
+    Event,
+    KeysWanted,
+    MemberChanged,
+    MemberView,
+    RecordView,
+    Removed,
+)
 from gossip.identity import Identity
 from gossip.keyring import GossipKey, KeyState, KeyView
 from gossip.machine import Machine
@@ -86,6 +94,9 @@ class Peer:
         self.node_id = node_id
         self.ready = asyncio.Event()
         """Set while the sockets are open."""
+        self.keys_wanted = asyncio.Event()
+        """Set when others seal with a newer key than this peer has, or somebody sends junk that
+        looks like it, every few seconds at most; its user clears it."""
         self.advertised: Address | None = None
         """Where others reach this peer, once it is ready."""
         self._clock = time.monotonic
@@ -147,6 +158,7 @@ class Peer:
     def set_keys(self, keys: Sequence[GossipKey]) -> None:
         """Replace the key ring. Raises InvalidError, and keeps the old ring, if it is unusable."""
         self._machine.set_keys(keys)
+        self._flush()
 
     def keys(self) -> Sequence[KeyView]:
         """Return the key ring without secrets, oldest key first."""
@@ -230,6 +242,9 @@ class Peer:
                 logger.info("member changed node=%s state=%s", event.node_id, event.state.name)
             case Removed():
                 logger.warning("this node was removed from the cluster node=%s", self.node_id)
+            case KeysWanted():
+                self.keys_wanted.set()
+                return
             case _:
                 pass
         self._wake()

@@ -140,6 +140,7 @@ class Agent:
             self._tell(info)
             group.create_task(worker.run())
             group.create_task(self._distrust())
+            group.create_task(self._ask_for_keys(peer))
             if self._is_restart:
                 await _first_plan(worker)
             group.create_task(
@@ -252,6 +253,13 @@ class Agent:
         while True:
             await asyncio.sleep(DISTRUST_S)
             await self.driver.distrust()
+
+    async def _ask_for_keys(self, peer: Peer) -> None:
+        """Ask the manager again whenever others seal with a key that this node was not told of."""
+        while True:
+            await peer.keys_wanted.wait()
+            peer.keys_wanted.clear()
+            self.client.ask_for_ring()
 
     async def _apply_names(self, plan: NodePlan) -> None:
         await self._dns.apply(plan, self.driver.sandbox_path)

@@ -116,6 +116,7 @@ def test_key_is_rotated_without_a_packet_lost() -> None:
     a.set_keys([NEW])
 
     assert _reason(a, packet) is Rejected.UNKNOWN_KEY
+    assert _reason(_ring("d", OLD), a.seal(b"x")) is Rejected.NEWER_KEY
 
 
 def test_ring_may_change_in_any_way_at_once() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossip.config import GossipConfig
-from gossip.events import EpochRaised, MemberChanged, RecordsChanged, Removed
+from gossip.events import EpochRaised, KeysWanted, MemberChanged, RecordsChanged, Removed
+from gossip.keyring import GossipKey, KeyState
 from gossip.machine import Machine
 from gossip.wire import (
     NODES,
@@ -18,9 +21,11 @@ from gossip.wire import (
     State,
     Update,
 )
-from tests.unit.gossip.pair import address, exchange, make_machine, meet, member, records
+from tests.unit.gossip.pair import KEYS, address, exchange, make_machine, meet, member, records
 from tests.unit.gossip.stranger import Stranger
 from tests.unit.gossip.strategies import messages
+
+NEW = GossipKey(2, b"n" * 32, KeyState.PRIMARY)
 
 
 def _picture(machine: Machine) -> object:
@@ -63,6 +68,45 @@ def test_another_cluster_is_not_heard() -> None:
 
     assert member(a, "b") is None
     assert a.counters.unauthentic > 0
+
+
+def test_a_newer_key_makes_it_ask_for_the_ring_but_not_at_every_packet() -> None:
+    a, b = make_machine("a"), make_machine("b")
+    meet(a, b)
+    a.events()
+    for machine in (a, b):
+        machine.handle_timer(now=1.0)
+    packets = [data for data, _ in b.datagrams_to_send()]
+    b.set_keys([replace(KEYS[0], state=KeyState.RETIRED), NEW])
+    for _ in range(20):
+        b.attach("net", now=1.0)
+        b.detach("net", now=1.0)
+    b.handle_timer(now=1.1)
+    newer = [data for data, _ in b.datagrams_to_send()]
+    assert packets
+    assert newer
+    for at in (1.2, 1.3, 6.1, 6.2, 6.3):
+        a.receive_datagram(newer[0], b.me.address, now=at)
+    assert a.events().count(KeysWanted()) == 2
+    assert a.counters.unknown_key == 5
+    # What is sealed with a key that is gone is no reason to ask: it is the sender who is behind.
+    a.set_keys([NEW])
+    a.receive_datagram(packets[0], b.me.address, now=60.0)
+    assert KeysWanted() not in a.events()
+    assert a.counters.unknown_key == 6
+
+
+def test_a_lonely_node_looks_for_the_others_as_soon_as_it_has_the_right_keys() -> None:
+    a, b = make_machine("a"), make_machine("b")
+    a.set_keys([NEW])
+    b.join([a.me.address])
+    exchange(a, b)
+    assert member(a, "b") is None
+    b.set_keys([NEW])
+    exchange(a, b)
+    assert member(b, "a") is not None
+    b.set_keys([NEW])  # nothing new
+    assert b.datagrams_to_send() == []
 
 
 def test_two_meet_and_see_each_others_records() -> None:

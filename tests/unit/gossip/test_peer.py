@@ -104,6 +104,16 @@ def _records(peer: Peer) -> dict[tuple[str, str], bytes]:
     return {(view.owner, view.key): view.value for view in peer.records("net")}
 
 
+async def test_a_peer_that_is_behind_with_its_keys_says_so(tmp_path: Path) -> None:
+    a, b = (_peer(tmp_path, name) for name in "ab")
+    a.set_keys([GossipKey(2, b"n" * 32, KeyState.PRIMARY)])
+    async with _running(b, a):  # a looks for b
+        await b.keys_wanted.wait()
+        assert _states(b) == {"b": State.ALIVE}
+        b.set_keys([GossipKey(2, b"n" * 32, KeyState.PRIMARY)])
+        await _wait_until([a, b], lambda: len(_states(a)) == len(_states(b)) == 2)
+
+
 async def test_peers_meet_share_records_and_notice_a_death(tmp_path: Path) -> None:
     peers = [_peer(tmp_path, name, config=FAST) for name in "abc"]
     for peer in peers:
