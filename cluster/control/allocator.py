@@ -188,7 +188,8 @@ class _Endpoints:
         virtual = self._virtual_addresses(service)
         if isinstance(virtual, Shortage):
             return virtual
-        return Endpoint(ports, virtual)
+        held = service.endpoint or Endpoint()
+        return Endpoint(ports, virtual, held.allocation)
 
     def _virtual_addresses(self, service: Service) -> tuple[VirtualAddress, ...] | Shortage:
         if service.spec.endpoint_mode is not EndpointMode.VIP:

@@ -146,6 +146,9 @@ class Endpoint:
     ports: tuple[PortSpec, ...] = ()
     """As asked, with every published port filled in."""
     virtual_addresses: tuple[VirtualAddress, ...] = ()
+    allocation: int = 0
+    """Raft index of its last change, which tells what had a port, virtual IP or name last; set by
+    `state.apply`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,9 @@ class Task:
     desired_state: TaskState = TaskState.RUNNING
     status: TaskStatus = TaskStatus()
     attachments: tuple[Attachment, ...] = ()
+    allocation: int = 0
+    """Raft index of its addresses' allocation, which tells who had an address last; set by
+    `state.apply`."""
     gateway_host: int = 0
     """Host part (2..254) of its address in its node's gateway subnet; given with the node."""
     service_labels: dict[str, str] = field(default_factory=dict[str, str])

@@ -212,11 +212,10 @@ class _Draft:
     def _allocate_service(self, change: c.AllocateService) -> None:
         service = self._services.get(change.id)
         if service is not None and service.meta.version == change.version:
+            endpoint = replace(change.endpoint, allocation=self._index)
             self._services = {
                 **self._services,
-                change.id: replace(
-                    service, endpoint=change.endpoint, meta=self._stamp(service.meta)
-                ),
+                change.id: replace(service, endpoint=endpoint, meta=self._stamp(service.meta)),
             }
 
     def _merge_task(
@@ -274,7 +273,13 @@ def _merged_task(
                 return replace(task, desired_state=change.state, meta=meta)
         case c.AllocateTask() if state is TaskState.NEW:
             pending = TaskStatus(TaskState.PENDING, change.timestamp, "pending task scheduling")
-            return replace(task, attachments=change.attachments, status=pending, meta=meta)
+            return replace(
+                task,
+                attachments=change.attachments,
+                allocation=meta.version,
+                status=pending,
+                meta=meta,
+            )
         case c.AssignTask() if state is TaskState.PENDING and task.node in (None, change.node):
             assigned = TaskStatus(
                 TaskState.ASSIGNED, change.timestamp, "scheduler assigned task to node"

@@ -182,6 +182,20 @@ def test_task_walks_forward_only() -> None:
     assert found.desired_state is TaskState.SHUTDOWN
 
 
+def test_allocations_say_when_they_were_made() -> None:
+    """Who had an address, port or name last is told by Raft's order, not by anyone's clock."""
+    ports = Endpoint(ports=(PortSpec("tcp", 80, 30000),))
+    snapshot = after(PutService(service()), PutTask(task()))
+    snapshot = apply(snapshot, [AllocateService(WEB, ports, 1)], 5)
+    snapshot = apply(snapshot, [AllocateTask(TASK, (), 1.0)], 7)
+    snapshot = apply(snapshot, [SetDesiredState(TASK, TaskState.SHUTDOWN)], 9)
+    scaled = replace(snapshot.services[WEB], spec=replace(snapshot.services[WEB].spec, replicas=9))
+    snapshot = apply(snapshot, [PutService(scaled)], 10)
+
+    assert snapshot.tasks[TASK].allocation == 7
+    assert snapshot.services[WEB].endpoint == replace(ports, allocation=5)
+
+
 def test_facts_about_absent_objects_are_ignored() -> None:
     snapshot = after(
         SetDesiredState(TASK, TaskState.SHUTDOWN),
