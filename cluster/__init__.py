@@ -5,6 +5,7 @@ store and from `gossip`, which do not know each other.
 
 Modules:
     agent: the worker side: runs this node's tasks and plans its data plane
+    allocation: what a node may publish of its tasks, signed by the managers
     api: the Docker Engine API subset
     ca: certificates, join tokens, TLS contexts
     cli: the `hivewire` command

@@ -3,14 +3,15 @@
 `worker.Worker` is what the node drives. Modules marked (p) are pure.
 
 Modules:
+    applied: (p) what a node says of the draining tasks that its plan avoids
+    claims: (p) who is right when two endpoints claim one thing
     drain: (p) whether every node has stopped using a task
-    endpoints: (p) what this node's own tasks offer
+    endpoints: (p) what this node's own tasks offer, as the managers allocated it
     execution: (p) a task as the runtime wants it
     plan_loop: shell of planner and publisher
     planner: (p) assignment x records x live members -> NodePlan
     publisher: what gossip is to say of this node
-    records: (p) the records that nodes exchange, as bytes
-    sightings: (p) what gossip says of the other nodes
+    sightings: (p) what gossip says of the other nodes, as far as the managers have signed it
     state_file: what the agent remembers over a restart
     task_machine: (p) the next step of one task
     task_runner: shell of the task machine

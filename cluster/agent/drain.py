@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from cluster.agent.records import task_hash
+from cluster.agent.applied import task_hash
 from cluster.agent.sightings import Reading
 from cluster.model.ids import NodeId, TaskId
 

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from cluster.model.task import Task, task_name
+from cluster.model.task import Task, hostname, task_name
 from cluster.runtime.base import Execution
-
-SHORT_ID_LENGTH = 12
-"""Docker: a container's default host name is the start of its id."""
-
-
-def hostname(task: Task) -> str:
-    """Return the host name that the task has."""
-    return task.spec.hostname or task.id[:SHORT_ID_LENGTH]
 
 
 def identity(task: Task) -> tuple[tuple[str, str], ...]:

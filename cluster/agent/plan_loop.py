@@ -21,13 +21,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.agent import planner
+from cluster.agent.applied import APPLIED_KEY, encode_applied
 from cluster.agent.drain import unacknowledged
-from cluster.agent.endpoints import Place, endpoint_records
+from cluster.agent.endpoints import endpoint_values
 from cluster.agent.publisher import Gossip, Publication, Publisher
-from cluster.agent.records import APPLIED_KEY, INGRESS_SCOPE, Phase, encode, encode_applied
-from cluster.agent.sightings import Decoded, RawRecord, Reading, Sightings, read, recall
+from cluster.agent.sightings import RawRecord, Reader, Reading, Sightings, recall
+from cluster.allocation.records import INGRESS_SCOPE, Phase, Place
+from cluster.allocation.tokens import Verifier
 from cluster.model.assignment import Assignment, ClusterInfo
-from cluster.model.ids import NodeId, TaskId
+from cluster.model.ids import ClusterId, NodeId, TaskId
 from cluster.reconcile import reconcile
 from dataplane.driver import Driver, DriverError, Outcome
 from dataplane.plan import NodePlan
@@ -37,6 +39,12 @@ logger = logging.getLogger(__name__)
 
 COALESCE_S = 0.005
 """What comes through gossip within this time shares one plan."""
+READ_AT_ONCE = 20
+"""Records that are verified before others may run: 5 ms."""
+READ_PER_LOOK_MAX = 2000
+"""Records that one look verifies: 0.5 s; the rest is the next look's."""
+WARN_AGAIN_S = 600.0
+"""A node that publishes what is not its own is named no more often."""
 RETRY_AFTER_S = 0.5
 OpenPorts = Callable[[Path], AbstractSet[tuple[str, int]]]
 """Sandbox -> (protocol, port) that processes listen on in it; raises OSError."""
@@ -82,6 +90,10 @@ class PlanStats:
     """Times that gossip would not take something."""
     malformed: int
     """Records of other nodes that cannot be read, in the last look."""
+    unsigned: int
+    """Records of other nodes that the managers have not allocated to them, in the last look."""
+    conflicts: int
+    """Addresses, names, virtual IPs and ports that several records claim, in the last plan."""
     live_nodes: int
     """Other nodes."""
 
@@ -137,7 +149,13 @@ class PlanLoop:
         self._on_change = on_change
         self._publisher = Publisher(gossip)
         self._remembered = remembered
-        self._decoded: dict[bytes, Decoded] = {}
+        self._reader = Reader(node, Verifier(ClusterId(""), ()))
+        """Believes nobody until it is told whom to believe."""
+        self._read_scopes: frozenset[str] = frozenset()
+        """Scopes of the last look: of others nothing is known, and nothing is planned."""
+        self._warned_at: dict[NodeId, float] = {}
+        self._heard = asyncio.Event()
+        """There is something to look at."""
         self._local: Local | None = None
         self._sightings = remembered
         self._reading = Reading()
@@ -148,6 +166,7 @@ class PlanLoop:
         self._applied_at = 0.0
         self._last_apply_ms = 0.0
         self._plans = 0
+        self._conflicts = 0
         self._failures = 0
         self._error = ""
         """Why the last plan could not be applied; empty: it was."""
@@ -184,6 +203,10 @@ class PlanLoop:
     def update(self, local: Local) -> None:
         """Take what this node is told and runs: publish it at once, and plan soon."""
         self._local = local
+        verifier = Verifier(local.info.cluster, local.info.allocation_keys)
+        if verifier != self._reader.verifier:
+            self._reader = Reader(self._node, verifier)
+            self._look_before_planning()
         self._publish()
         self._changed.set()
 
@@ -210,21 +233,22 @@ class PlanLoop:
     async def run(self) -> None:
         """Plan and apply until cancelled."""
         self._started_at = asyncio.get_running_loop().time()
-        self._look()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow_gossip())
-            group.create_task(self._forget())
-            group.create_task(
-                reconcile(
-                    "plan",
-                    self._changed,
-                    self._wanted,
-                    self._decide,
-                    self._apply,
-                    next_look_s=lambda _: self._retry_s() if self._incomplete else None,
-                    retry_after_s=RETRY_AFTER_S,
+        with self._gossip.watch() as self._heard:
+            await self._look()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow_gossip())
+                group.create_task(self._forget())
+                group.create_task(
+                    reconcile(
+                        "plan",
+                        self._changed,
+                        self._wanted,
+                        self._decide,
+                        self._apply,
+                        next_look_s=lambda _: self._retry_s() if self._incomplete else None,
+                        retry_after_s=RETRY_AFTER_S,
+                    )
                 )
-            )
 
     def stats(self) -> PlanStats:
         """Return counts."""
@@ -236,51 +260,78 @@ class PlanLoop:
             records=len(self._publisher.said.records),
             refused=self._publisher.refused,
             malformed=self._reading.malformed,
+            unsigned=sum(self._reading.unsigned.values()),
+            conflicts=self._conflicts,
             live_nodes=len(self._reading.live),
         )
 
     async def _follow_gossip(self) -> None:
-        with self._gossip.watch() as changed:
-            while True:
-                await changed.wait()
-                await asyncio.sleep(COALESCE_S)
-                changed.clear()
-                self._look()
+        while True:
+            await self._heard.wait()
+            await asyncio.sleep(COALESCE_S)
+            self._heard.clear()
+            await self._look()
 
     async def _forget(self) -> None:
         """Look again when what is remembered no longer counts."""
         await asyncio.sleep(RECALL_SILENT_S)
-        self._look()
+        self._heard.set()
         await asyncio.sleep(RECALL_UNKNOWN_S - RECALL_SILENT_S)
-        self._look()
-        self._remembered = Sightings()
+        self._heard.set()
 
-    def _look(self) -> None:
-        """Take in what gossip says now."""
+    async def _look(self) -> None:
+        """Take in what gossip says now; until that is done, what it said before counts."""
         now = asyncio.get_running_loop().time()
         age_s = 0.0 if self._started_at is None else now - self._started_at
-        scopes = self._publisher.said.scopes
-        said = _sightings(self._gossip, scopes)
+        if age_s >= RECALL_UNKNOWN_S:
+            self._remembered = Sightings()
+        scopes, reader = self._publisher.said.scopes, self._reader
         self._sightings = recall(
-            said,
+            _sightings(self._gossip, scopes),
             self._remembered,
             unknown_live=age_s < RECALL_UNKNOWN_S,
             silent_live=age_s < RECALL_SILENT_S,
         )
-        self._reading, self._decoded = read(self._sightings, self._node, scopes, self._decoded)
+        unread = reader.unread(self._sightings, scopes)
+        for start in range(0, min(len(unread), READ_PER_LOOK_MAX), READ_AT_ONCE):
+            for heard in unread[start : start + READ_AT_ONCE]:
+                reader.examine(heard)
+            await asyncio.sleep(0)
+        if reader is not self._reader:
+            return  # whom to believe has changed meanwhile, and another look is due
+        if len(unread) > READ_PER_LOOK_MAX:
+            self._heard.set()
+        self._reading = reader.reading(self._sightings, scopes)
+        self._read_scopes = scopes
+        self._warn(now)
         self._changed.set()
         self._on_change()
 
+    def _look_before_planning(self) -> None:
+        self._read_scopes = frozenset()
+        self._heard.set()
+
+    def _warn(self, now: float) -> None:
+        """Say who publishes what the managers have not allocated to it, now and then."""
+        self._warned_at = {n: at for n, at in self._warned_at.items() if now - at < WARN_AGAIN_S}
+        for owner, count in self._reading.unsigned.items():
+            if owner not in self._warned_at:
+                self._warned_at[owner] = now
+                logger.warning(
+                    "ignoring records that the managers have not allocated: owner=%s records=%d",
+                    owner,
+                    count,
+                )
+
     def _publish(self) -> None:
         local = self._local
-        index = None if local is None else _index(local.info, self._node)
-        if local is None or index is None:
+        if local is None or all(node.id != self._node for node in local.info.nodes):
             return
         before = self._publisher.said.scopes
-        wanted = _publication(index, local, self._applied)
+        wanted = _publication(local, self._applied)
         self._publisher.say(wanted)
         if wanted.scopes - before:
-            self._look()
+            self._heard.set()
 
     def _wanted(self) -> _Wanted | None:
         local = self._local
@@ -288,6 +339,8 @@ class PlanLoop:
             return None
         if local.is_leaving and not local.sandboxes:
             return _Wanted(NodePlan(), frozenset())
+        if not self._publisher.said.scopes <= self._read_scopes:
+            return None  # a plan without the others would cut connections that a restart must keep
         view = planner.View(
             node=self._node,
             assignment=local.assignment,
@@ -296,8 +349,11 @@ class PlanLoop:
             phases=local.phases,
             reading=self._reading,
         )
-        plan = planner.plan(view)
-        return None if plan is None else _Wanted(plan, planner.draining(view))
+        planned = planner.plan(view)
+        if planned is None:
+            return None
+        self._conflicts = planned.conflicts
+        return _Wanted(planned.plan, planned.draining)
 
     def _decide(self, wanted: _Wanted | None) -> list[_Wanted]:
         age_s = asyncio.get_running_loop().time() - self._applied_at
@@ -380,18 +436,14 @@ def _sightings(gossip: Gossip, scopes: frozenset[str]) -> Sightings:
     )
 
 
-def _index(info: ClusterInfo, node: NodeId) -> int | None:
-    return next((n.index for n in info.nodes if n.id == node), None)
-
-
-def _publication(index: int, local: Local, applied: _Wanted | None) -> Publication:
+def _publication(local: Local, applied: _Wanted | None) -> Publication:
     """Return what this node says: its endpoints, and what its applied plan avoids."""
     tasks = (local.assignment.tasks.get(task) for task in local.sandboxes)
     attachments = (a.network for task in tasks if task is not None for a in task.attachments)
     scopes = frozenset({INGRESS_SCOPE, *attachments})
     records = {
-        place: encode(record)
-        for place, record in endpoint_records(local.assignment, local.phases, index).items()
+        place: value
+        for place, value in endpoint_values(local.assignment, local.phases).items()
         if place.scope in scopes
     }
     draining = frozenset[tuple[str, TaskId]]() if applied is None else applied.draining

@@ -1,28 +1,29 @@
 """The join of the three rooms (pure): what should exist, where it is, who lives -> one NodePlan.
 
 Invariants: the same inputs, in any order, give an equal plan; an endpoint of another node is in the
-plan exactly as long as its owner lives and its record stands; connections are given only to
-endpoints that serve.
+plan exactly as long as its owner is of the cluster and lives, and its record stands; connections
+are given only to endpoints that serve.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from itertools import chain
 
-from cluster.agent.endpoints import endpoint_records, gateway_address, published_ports
-from cluster.agent.execution import SHORT_ID_LENGTH
-from cluster.agent.records import INGRESS_SCOPE, EndpointRecord, Phase, RecordPort
+from cluster.agent.claims import Settled, settle
+from cluster.agent.endpoints import endpoint_records
 from cluster.agent.sightings import Endpoint, Reading
+from cluster.allocation.compose import gateway_address, published_ports
+from cluster.allocation.records import INGRESS_SCOPE, EndpointRecord, Phase, RecordPort
 from cluster.model import network as model
 from cluster.model.assignment import Assignment, ClusterInfo, NodeInfo
 from cluster.model.ids import NetworkId, NodeId, TaskId
 from cluster.model.service import EndpointMode, PublishMode
-from cluster.model.task import Attachment
+from cluster.model.task import SHORT_ID_LENGTH, Attachment
 from dataplane.addressing import endpoint_mac, gateway_subnet
 from dataplane.plan import (
     OVERLAY_MTU,
@@ -62,6 +63,17 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, and what else follows from the same view."""
+
+    plan: NodePlan
+    draining: frozenset[tuple[str, TaskId]] = frozenset()
+    """Scope and task of everything that drains: the plan gives it no new connections."""
+    conflicts: int = 0
+    """Things that several records claim."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Node:
     """A view, and what follows from it at once."""
 
@@ -70,17 +82,20 @@ class _Node:
     nodes: Mapping[NodeId, NodeInfo]
     tunnels: Mapping[NodeId, IPv4Address]
     """Data-path addresses of the other live nodes."""
-    endpoints: Mapping[str, Sequence[Endpoint]]
+    endpoints: Mapping[str, list[Endpoint]]
     """Everyone's, by scope."""
+    settled: Mapping[str, Settled]
 
 
-def plan(view: View) -> NodePlan | None:
+def plan(view: View) -> Planned | None:
     """Return this node's plan; None while the cluster has not told who this node is."""
     nodes = {node.id: node for node in view.info.nodes}
     own = nodes.get(view.node)
     if own is None or (address := _address(own.data_address)) is None:
         return None
-    node = _Node(view, own, nodes, _tunnels(view, nodes), _endpoints(view, own.index))
+    endpoints = _endpoints(view, nodes)
+    settled = {scope: settle(found) for scope, found in endpoints.items()}
+    node = _Node(view, own, nodes, _tunnels(view, nodes), endpoints, settled)
     sandboxes = tuple(_sandboxes(node))
     networks = {NetworkId(i.network) for sandbox in sandboxes for i in sandbox.interfaces}
     peers = (
@@ -88,7 +103,7 @@ def plan(view: View) -> NodePlan | None:
         for peer, tunnel in sorted(node.tunnels.items())
         if peer in nodes
     )
-    return NodePlan(
+    made = NodePlan(
         underlay=Underlay(own.index, address, view.info.data_path_port),
         peers=tuple(peers),
         networks=tuple(
@@ -97,27 +112,26 @@ def plan(view: View) -> NodePlan | None:
         sandboxes=sandboxes,
         ports=_ports(node),
     )
+    return Planned(made, _draining(endpoints), sum(s.conflicts for s in settled.values()))
 
 
-def draining(view: View) -> frozenset[tuple[str, TaskId]]:
-    """Return scope and task of everything that drains: the plan of `view` avoids it."""
-    own = {node.id: node.index for node in view.info.nodes}.get(view.node)
-    if own is None:
-        return frozenset()
+def _draining(endpoints: Mapping[str, list[Endpoint]]) -> frozenset[tuple[str, TaskId]]:
     return frozenset(
         (scope, endpoint.record.task)
-        for scope, endpoints in _endpoints(view, own).items()
-        for endpoint in endpoints
+        for scope, found in endpoints.items()
+        for endpoint in found
         if endpoint.record.phase is Phase.DRAINING
     )
 
 
-def _endpoints(view: View, node_index: int) -> dict[str, Sequence[Endpoint]]:
+def _endpoints(view: View, nodes: Mapping[NodeId, NodeInfo]) -> dict[str, list[Endpoint]]:
     found: defaultdict[str, list[Endpoint]] = defaultdict(list)
-    for place, record in endpoint_records(view.assignment, view.phases, node_index).items():
+    for place, record in endpoint_records(view.assignment, view.phases).items():
         found[place.scope].append(Endpoint(view.node, record))
+    # A node that the managers removed may go on speaking: its allocations are worth nothing then.
+    heard = {owner for owner in view.reading.live if owner in nodes}
     for scope, endpoints in view.reading.endpoints.items():
-        found[scope].extend(e for e in endpoints if e.owner in view.reading.live)
+        found[scope].extend(e for e in endpoints if e.owner in heard)
     return dict(found)
 
 
@@ -162,7 +176,8 @@ def _address(text: str) -> IPv4Address | None:
 
 def _network(node: _Node, network: model.Network) -> Network:
     subnet, gateway = IPv4Network(network.subnet), IPv4Address(network.gateway)
-    endpoints = _by_address(node.endpoints.get(network.id, ()), subnet, gateway)
+    settled = node.settled.get(network.id, Settled())
+    endpoints = {a: e for a, e in settled.at.items() if a in subnet and a != gateway}
     serving = {a: e.record for a, e in endpoints.items() if e.record.phase is Phase.SERVING}
     name = network.spec.name
     return Network(
@@ -172,13 +187,14 @@ def _network(node: _Node, network: model.Network) -> Network:
         subnet=subnet,
         gateway=gateway,
         remotes=tuple(
-            RemoteEndpoint(a, e.record.mac or endpoint_mac(a), node.tunnels[e.owner])
+            RemoteEndpoint(a, endpoint_mac(a), node.tunnels[e.owner])
             for a, e in endpoints.items()
             if e.owner in node.tunnels
         ),
-        services=_services((e.record for e in endpoints.values()), serving, subnet),
+        services=_services(settled, (e.record for e in endpoints.values()), serving, subnet),
         names=tuple(
-            Name(n, tuple(sorted(found, key=int))) for n, found in sorted(_names(serving).items())
+            Name(n, tuple(sorted(found, key=int)))
+            for n, found in sorted(_names(settled, serving).items())
         ),
         pointers=tuple(Pointer(a, f"{r.task_name}.{name}") for a, r in serving.items()),
         mtu=_mtu(network),
@@ -186,43 +202,31 @@ def _network(node: _Node, network: model.Network) -> Network:
     )
 
 
-def _by_address(
-    endpoints: Iterable[Endpoint], subnet: IPv4Network, gateway: IPv4Address
-) -> dict[IPv4Address, Endpoint]:
-    """Return the endpoint at each address, by address: of two at one, that of the later task."""
-    found: dict[IPv4Address, Endpoint] = {}
-    for endpoint in sorted(endpoints, key=_seniority):
-        address = endpoint.record.address
-        if address is not None and address in subnet and address != gateway:
-            found[address] = endpoint
-    return {address: found[address] for address in sorted(found, key=int)}
-
-
-def _seniority(endpoint: Endpoint) -> tuple[int, str, str]:
-    return (endpoint.record.created_ms, endpoint.record.task, endpoint.owner)
-
-
 def _services(
+    settled: Settled,
     records: Iterable[EndpointRecord],
     serving: Mapping[IPv4Address, EndpointRecord],
     subnet: IPv4Network,
 ) -> tuple[VirtualService, ...]:
     # A service whose last endpoint drains is kept: its clients are refused, not left waiting.
-    vips = {r.vip for r in records if r.vip is not None and r.vip in subnet}
+    vips = {vip for r in records if (vip := settled.vip_of(r)) is not None and vip in subnet}
     backends: dict[IPv4Address, list[IPv4Address]] = {vip: [] for vip in sorted(vips)}
     for address, record in serving.items():
-        if record.vip is not None and record.vip in backends:
-            backends[record.vip].append(address)
+        vip = settled.vip_of(record)
+        if vip is not None and vip in backends:
+            backends[vip].append(address)
     return tuple(VirtualService(vip, tuple(found)) for vip, found in backends.items())
 
 
-def _names(serving: Mapping[IPv4Address, EndpointRecord]) -> dict[str, set[IPv4Address]]:
+def _names(
+    settled: Settled, serving: Mapping[IPv4Address, EndpointRecord]
+) -> dict[str, set[IPv4Address]]:
     names: defaultdict[str, set[IPv4Address]] = defaultdict(set)
     for address, record in serving.items():
-        is_virtual = record.mode is EndpointMode.VIP and record.vip is not None
-        answer = record.vip if is_virtual and record.vip is not None else address
-        for name in (record.service_name, *record.aliases):
-            names[name.lower()].add(answer)
+        vip = settled.vip_of(record) if record.mode is EndpointMode.VIP else None
+        called = (record.service_name,) if settled.has_name(record) else ()
+        for name in (*called, *record.aliases):
+            names[name.lower()].add(address if vip is None else vip)
             names[f"tasks.{name.lower()}"].add(address)
         for name in {record.task_name, record.task[:SHORT_ID_LENGTH], record.hostname} - {""}:
             names[name.lower()].add(address)
@@ -257,6 +261,7 @@ _Offer = tuple[RecordPort, int, IPv4Address, bool]
 
 
 def _ingress_offers(node: _Node) -> Iterator[_Offer]:
+    settled = node.settled.get(INGRESS_SCOPE, Settled())
     for endpoint in node.endpoints.get(INGRESS_SCOPE, ()):
         owner, record = node.nodes.get(endpoint.owner), endpoint.record
         if owner is None or record.gateway_address is None:
@@ -264,7 +269,8 @@ def _ingress_offers(node: _Node) -> Iterator[_Offer]:
         if record.gateway_address not in gateway_subnet(owner.index):
             continue  # a node speaks for its own subnet only
         for port in record.ports:
-            yield port, owner.index, record.gateway_address, record.phase is Phase.SERVING
+            if settled.has_port(record, port):
+                yield port, owner.index, record.gateway_address, record.phase is Phase.SERVING
 
 
 def _host_offers(node: _Node) -> Iterator[_Offer]:

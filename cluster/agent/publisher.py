@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cluster.agent.endpoints import Place
+from cluster.allocation.records import Place
 from gossip.events import MemberView, RecordView
 from gossip.wire import InvalidError
 

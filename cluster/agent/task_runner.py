@@ -20,7 +20,7 @@ from typing import Protocol, assert_never
 
 from cluster.agent import task_machine as machine
 from cluster.agent.execution import execution
-from cluster.agent.records import Phase
+from cluster.allocation.records import Phase
 from cluster.model.ids import TaskId
 from cluster.model.task import Task, TaskState, TaskStatus, is_ended
 from cluster.runtime.base import Exit, Runtime, RuntimeFailure

@@ -1,14 +1,14 @@
 """The tasks of this node and what they belong to, beyond what the managers still know of them.
 
 A task that the managers deleted stays here until nothing of it is left, and with it its networks
-and its service, for it is still to be drained.
+its service and its allocations, for it is still to be drained.
 """
 
 from __future__ import annotations
 
-from cluster.agent.records import Phase
 from cluster.agent.task_runner import TaskRunner
-from cluster.model.assignment import Assignment, ServiceInfo
+from cluster.allocation.records import Phase
+from cluster.model.assignment import Allocation, Assignment, ServiceInfo
 from cluster.model.ids import NetworkId, ServiceId, TaskId
 from cluster.model.network import Network
 from cluster.model.task import Task, TaskStatus
@@ -22,6 +22,7 @@ class TaskTable:
         self._told: Assignment | None = None
         self._networks: dict[NetworkId, Network] = {}
         self._services: dict[ServiceId, ServiceInfo] = {}
+        self._allocations: dict[TaskId, tuple[Allocation, ...]] = {}
         self._reported: dict[TaskId, TaskStatus] = {}
 
     @property
@@ -30,7 +31,7 @@ class TaskTable:
         if self._told is None:
             return None
         tasks = {task: runner.local.task for task, runner in sorted(self.runners.items())}
-        return Assignment(tasks, self._networks, self._services)
+        return Assignment(tasks, self._networks, self._services, self._allocations)
 
     @property
     def is_adopting(self) -> bool:
@@ -50,6 +51,10 @@ class TaskTable:
         services = {task.service for task in kept}
         self._networks = {n: v for n, v in self._networks.items() if n in networks} | told.networks
         self._services = {s: v for s, v in self._services.items() if s in services} | told.services
+        deleted = {task.id for task in kept}
+        self._allocations = {
+            t: v for t, v in self._allocations.items() if t in deleted
+        } | told.allocations
         return [task for task_id, task in told.tasks.items() if task_id not in self.runners]
 
     def forget(self, task: TaskId) -> None:

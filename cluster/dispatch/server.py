@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import assert_never
 
+from cluster.allocation.issue import Issuer
 from cluster.ca.certificates import PeerIdentity
 from cluster.control.liveness import Sighting
 from cluster.dispatch.admission import described
@@ -142,6 +143,7 @@ class SessionServer:
         self._rng = rng
         self._loop = asyncio.get_running_loop()
         self._view = view_of(replica.snapshot())
+        self._issuer = Issuer()
         self._sessions: dict[NodeId, _Session] = {}
         self._sightings = Sightings()
         self._sighted = asyncio.Event()
@@ -307,7 +309,7 @@ class SessionServer:
     async def _tell_assignment(self, session: _Session, view: View) -> None:
         if session.compared and is_same_for(session.node, view, session.compared):
             return
-        assignment, sequence = assignment_of(view, session.node), view.snapshot.index
+        assignment, sequence = assignment_of(view, session.node, self._issuer), view.snapshot.index
         session.compared = view
         pages: Iterator[FullAssignment | AssignmentDiff]
         if session.told is None:

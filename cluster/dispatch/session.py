@@ -5,9 +5,10 @@ parts are the very same objects as in the view before, as long as nothing in the
 session sees by identity that it has nothing to do.
 
 A task's own status is no difference: the node itself reports it. It travels with the task whenever
-something else has changed, and with the whole assignment.
+something else has changed, and with the whole assignment. Nor is it one that a task has no more
+allocations: it has ended, or its service is gone, and the node drains it with those it has.
 
-Invariant: `patch(old, difference(old, new))` is `new`, but for statuses.
+Invariant: `patch(old, difference(old, new))` is `new`, but for statuses and such allocations.
 """
 
 from __future__ import annotations
@@ -17,14 +18,21 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import TypeVar
 
+from cluster.allocation.issue import Issuer
 from cluster.control.keys import ring_digest
 from cluster.dispatch.messages import AssignmentDiff, FullAssignment, ManagerAddress, Removed
-from cluster.model.assignment import Assignment, ClusterInfo, NodeInfo, ServiceInfo
-from cluster.model.ids import ClusterId, NodeId
+from cluster.model.assignment import (
+    Allocation,
+    Assignment,
+    ClusterInfo,
+    NodeInfo,
+    ServiceInfo,
+)
+from cluster.model.ids import ClusterId, NodeId, TaskId
 from cluster.model.meta import Meta
 from cluster.model.node import Node, Role
 from cluster.model.service import Endpoint, Service
-from cluster.model.task import Task, TaskState, TaskStatus
+from cluster.model.task import Task, TaskState, TaskStatus, is_ended
 from cluster.state.snapshot import Snapshot
 
 PAGE_OBJECTS = 100
@@ -70,17 +78,19 @@ def is_same_for(node: NodeId, view: View, before: View) -> bool:
     )
 
 
-def assignment_of(view: View, node: NodeId) -> Assignment:
+def assignment_of(view: View, node: NodeId, issuer: Issuer) -> Assignment:
     """Return everything that the node is to run, with its networks and services."""
     tasks = {task.id: task for task in view.tasks.get(node, ())}
     wanted_networks = {a.network for task in tasks.values() for a in task.attachments}
     wanted_services = {task.service for task in tasks.values()}
     networks, services = view.snapshot.networks, view.snapshot.services
-    return Assignment(
+    assignment = Assignment(
         tasks=tasks,
         networks={i: networks[i] for i in sorted(wanted_networks) if i in networks},
         services={i: _service_info(services[i]) for i in sorted(wanted_services) if i in services},
     )
+    assignment.allocations.update(_allocations(view.snapshot, node, assignment, issuer))
+    return assignment
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,7 @@ def difference(old: Assignment, new: Assignment) -> Difference | None:
         },
         networks=_changed(old.networks, new.networks),
         services=_changed(old.services, new.services),
+        allocations=_changed(old.allocations, new.allocations),
     )
     removed = Removed(
         tasks=tuple(i for i in old.tasks if i not in new.tasks),
@@ -120,6 +131,7 @@ def patch(old: Assignment, difference: Difference) -> Assignment:
         tasks=_patched(old.tasks, changed.tasks, removed.tasks),
         networks=_patched(old.networks, changed.networks, removed.networks),
         services=_patched(old.services, changed.services, removed.services),
+        allocations=_patched(old.allocations, changed.allocations, removed.tasks),
     )
 
 
@@ -162,9 +174,25 @@ def _cluster_info(snapshot: Snapshot) -> ClusterInfo:
         cluster=cluster.id,
         nodes=nodes,
         gossip_keys=cluster.gossip_keys,
+        allocation_keys=tuple(key.public for key in cluster.allocation_keys),
         data_path_port=cluster.data_path_port,
         heartbeat_period_s=cluster.spec.heartbeat_period_s,
     )
+
+
+def _allocations(
+    snapshot: Snapshot, node: NodeId, assignment: Assignment, issuer: Issuer
+) -> Iterator[tuple[TaskId, tuple[Allocation, ...]]]:
+    cluster, assigned = snapshot.cluster, snapshot.nodes.get(node)
+    if cluster is None or assigned is None:
+        return
+    for task in assignment.tasks.values():
+        service = assignment.services.get(task.service)
+        if service is None or is_ended(task.status.state):
+            continue
+        made = issuer.issue(cluster, assigned, task, service, assignment.networks)
+        if made:
+            yield task.id, made
 
 
 def _node_info(node: Node) -> NodeInfo:
@@ -229,10 +257,12 @@ def _pages(assignment: Assignment) -> Iterator[Assignment]:
         (Assignment(networks={i: n}) for i, n in assignment.networks.items()),
         (Assignment(services={i: s}) for i, s in assignment.services.items()),
         (Assignment(tasks={i: t}) for i, t in assignment.tasks.items()),
+        (Assignment(allocations={i: a}) for i, a in assignment.allocations.items()),
     )
     while page := list(islice(pieces, PAGE_OBJECTS)):
         yield Assignment(
             tasks={i: t for piece in page for i, t in piece.tasks.items()},
             networks={i: n for piece in page for i, n in piece.networks.items()},
             services={i: s for piece in page for i, s in piece.services.items()},
+            allocations={i: a for piece in page for i, a in piece.allocations.items()},
         )

@@ -27,6 +27,18 @@ class ServiceInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Allocation:
+    """What one node may publish of one task in one scope, proven by the managers."""
+
+    scope: str
+    key: str
+    body: bytes
+    """The record (`cluster.allocation.records`)."""
+    token: bytes
+    """The managers' signature (`cluster.allocation.tokens`)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """Everything that one node is to run, with the networks and services its tasks belong to."""
 
@@ -34,6 +46,10 @@ class Assignment:
     """Every task with this node, until the managers delete it."""
     networks: dict[NetworkId, Network] = field(default_factory=dict[NetworkId, Network])
     services: dict[ServiceId, ServiceInfo] = field(default_factory=dict[ServiceId, ServiceInfo])
+    allocations: dict[TaskId, tuple[Allocation, ...]] = field(
+        default_factory=dict[TaskId, tuple[Allocation, ...]]
+    )
+    """Of its tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,5 +76,7 @@ class ClusterInfo:
     nodes: tuple[NodeInfo, ...] = ()
     """Sorted by id."""
     gossip_keys: tuple[GossipKey, ...] = ()
+    allocation_keys: tuple[bytes, ...] = ()
+    """Public halves: whose allocations are believed. With none, nobody's."""
     data_path_port: int = 4789
     heartbeat_period_s: float = 5.0

@@ -41,6 +41,15 @@ class GossipKey:
 
 
 @dataclass(frozen=True, slots=True)
+class AllocationKey:
+    """An Ed25519 key pair that the managers sign allocations with, raw."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+    """Only managers hold it."""
+
+
+@dataclass(frozen=True, slots=True)
 class JoinTokens:
     """The current join token of each role."""
 
@@ -76,6 +85,8 @@ class Cluster:
     """PEM, PKCS#8. Only managers hold it; the Raft log is encrypted at rest."""
     join_tokens: JoinTokens
     gossip_keys: tuple[GossipKey, ...]
+    allocation_keys: tuple[AllocationKey, ...] = ()
+    """The first signs, all are accepted; none: in a cluster of an older version."""
     address_pool: tuple[str, ...] = DEFAULT_ADDRESS_POOL
     """Networks that subnets are carved from."""
     subnet_size: int = DEFAULT_SUBNET_SIZE

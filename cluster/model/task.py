@@ -9,6 +9,9 @@ from cluster.model.ids import NetworkId, NodeId, ServiceId, TaskId
 from cluster.model.meta import Meta
 from cluster.model.service import TaskSpec
 
+SHORT_ID_LENGTH = 12
+"""Docker: a container's default host name is the start of its id."""
+
 
 class TaskState(IntEnum):
     """A task's life, in order, with Swarm's numbers. A task's state never goes back."""
@@ -81,6 +84,11 @@ class Task:
 def task_name(task: Task) -> str:
     """Return `<service>.<slot>.<task id>` (global services: the node's id for the slot)."""
     return f"{task.service_name}.{task.slot or task.node or '?'}.{task.id}"
+
+
+def hostname(task: Task) -> str:
+    """Return the host name that the task has."""
+    return task.spec.hostname or task.id[:SHORT_ID_LENGTH]
 
 
 def is_ended(state: TaskState) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from cluster.allocation.tokens import SECRET_BYTES, new_key
 from cluster.api.backend import InitRequest
 from cluster.ca.authority import authority_of, new_join_tokens, node_id_of_request_untrusted
 from cluster.ca.certificates import new_request, new_root_ca
@@ -60,6 +61,7 @@ def new_cluster(
         ca_key=root.key,
         join_tokens=new_join_tokens(root.certificate),
         gossip_keys=first_keys(secrets.token_bytes, now),
+        allocation_keys=(new_key(secrets.token_bytes(SECRET_BYTES)),),
         address_pool=request.address_pool,
         subnet_size=request.subnet_size,
         data_path_port=request.data_path_port,

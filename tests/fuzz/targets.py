@@ -19,7 +19,8 @@ from types import MappingProxyType
 import msgpack
 import msgspec
 
-from cluster.agent import records
+from cluster.agent.applied import decode_applied_untrusted, encode_applied
+from cluster.allocation import records
 from cluster.api.docker_json.cluster import read_cluster_spec, read_init, read_join
 from cluster.api.docker_json.fields import decode_object_untrusted
 from cluster.api.docker_json.network import read_network_spec
@@ -151,10 +152,14 @@ def _gossip_packet(data: bytes) -> None:
 
 def _agent_record(data: bytes) -> None:
     with contextlib.suppress(records.MalformedRecord):
-        record = records.decode_untrusted(data)
-        assert records.decode_untrusted(records.encode(record)) == record
+        sealed = records.decode_untrusted(data)
+        again = records.encode(sealed.phase, sealed.body, sealed.token)
+        assert records.decode_untrusted(again) == sealed
+        record = records.decode_body_untrusted(sealed.body, sealed.phase)
+        body = records.encode_body(record)
+        assert records.decode_body_untrusted(body, sealed.phase) == record
     with contextlib.suppress(records.MalformedRecord):
-        records.decode_applied_untrusted(data)
+        decode_applied_untrusted(data)
 
 
 def _dispatch_from_node(data: bytes) -> None:
@@ -303,8 +308,8 @@ _SAID: tuple[Message, ...] = (
     Delta("net", "a", Stamp(8, 1), 0, 3, 0, (Record("k", 3, 5, None),)),
 )
 _ENDPOINT = records.EndpointRecord(
-    TaskId("t1"), "web.1.t1", ServiceId("s1"), "web", records.Phase.SERVING, 1_700_000_000_000,
-    address=IPv4Address("10.0.1.3"), mac="02:42:0a:00:01:03", vip=IPv4Address("10.0.1.2"),
+    TaskId("t1"), "web.1.t1", ServiceId("s1"), "web", records.Phase.SERVING, 7, 8,
+    address=IPv4Address("10.0.1.3"), vip=IPv4Address("10.0.1.2"),
     aliases=("x",), ports=(records.RecordPort(Protocol.TCP, 8080, 80),),
 )  # fmt: skip
 _REQUESTS: tuple[requests.Body, ...] = (
@@ -322,7 +327,11 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
         "gossip_fields": Target(_gossip_fields, (bytes(range(96)),)),
         "gossip_packet": Target(_gossip_packet, (_SEALED,)),
         "agent_record": Target(
-            _agent_record, (records.encode(_ENDPOINT), records.encode_applied(["t1", "t2"]))
+            _agent_record,
+            (
+                records.encode(_ENDPOINT.phase, records.encode_body(_ENDPOINT), bytes(64)),
+                encode_applied(["t1", "t2"]),
+            ),
         ),
         "dispatch_from_node": Target(_dispatch_from_node, tuple(map(session.encode, FROM_NODE))),
         "dispatch_from_manager": Target(

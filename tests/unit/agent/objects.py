@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from cluster.agent.records import EndpointRecord, Phase, RecordPort
 from cluster.agent.sightings import Endpoint
-from cluster.model.assignment import Assignment, ClusterInfo, NodeInfo, ServiceInfo
+from cluster.allocation.compose import compose
+from cluster.allocation.records import (
+    INGRESS_SCOPE,
+    EndpointRecord,
+    Phase,
+    RecordPort,
+    encode,
+    encode_body,
+)
+from cluster.allocation.tokens import Signer, Verifier, new_key
+from cluster.model.assignment import Allocation, Assignment, ClusterInfo, NodeInfo, ServiceInfo
 from cluster.model.ids import ClusterId, NetworkId, NodeId, ServiceId, TaskId
-from cluster.model.meta import Meta
 from cluster.model.network import Network, NetworkSpec
 from cluster.model.node import NodeState, Role
 from cluster.model.service import (
@@ -23,7 +31,7 @@ from cluster.model.service import (
     VirtualAddress,
 )
 from cluster.model.task import Attachment, Task, TaskState, TaskStatus
-from dataplane.addressing import endpoint_mac, gateway_subnet
+from dataplane.addressing import gateway_subnet
 from dataplane.plan import Protocol
 
 NET = NetworkId("net1")
@@ -32,11 +40,15 @@ A, B, C = NodeId("a"), NodeId("b"), NodeId("c")
 INDEX = {A: 1, B: 2, C: 3}
 VIP = "10.0.1.2"
 FOREVER = ("sleep", "infinity")
+CLUSTER = ClusterId("cluster")
+KEY = new_key(bytes(range(32)))
+SIGNER = Signer(CLUSTER, KEY)
+VERIFIER = Verifier(CLUSTER, (KEY.public,))
 
 
 def info(*nodes: NodeId) -> ClusterInfo:
     return ClusterInfo(
-        ClusterId("cluster"),
+        CLUSTER,
         tuple(
             NodeInfo(
                 id=node,
@@ -51,6 +63,7 @@ def info(*nodes: NodeId) -> ClusterInfo:
             )
             for node in nodes or (A, B, C)
         ),
+        allocation_keys=VERIFIER.keys,
     )
 
 
@@ -100,8 +113,8 @@ def task(
             Attachment(NetworkId(n), f"10.0.{third}.{10 + number}", aliases)
             for third, n in enumerate(networks, start=1)
         ),
+        allocation=number * 1000,
         gateway_host=10 + number,
-        meta=Meta(created_at=float(number)),
     )
 
 
@@ -109,11 +122,41 @@ def assignment(
     *tasks: Task, services: tuple[ServiceInfo, ...] = (service(),), networks: int = 1
 ) -> Assignment:
     found = [network(f"net{n}", n) for n in range(1, networks + 1)]
-    return Assignment(
-        tasks={t.id: t for t in tasks},
-        networks={n.id: n for n in found},
-        services={s.id: s for s in services},
+    return allocated(
+        Assignment(
+            tasks={t.id: t for t in tasks},
+            networks={n.id: n for n in found},
+            services={s.id: s for s in services},
+        )
     )
+
+
+def allocated(bare: Assignment) -> Assignment:
+    """Return the assignment as managers send it: with the allocations of its tasks."""
+    return replace(
+        bare,
+        allocations={
+            t.id: tuple(
+                allocation(t.node, place.scope, record, place.key)
+                for place, record in compose(
+                    t, bare.services[t.service], bare.networks, INDEX[t.node]
+                )
+            )
+            for t in bare.tasks.values()
+            if t.node is not None
+        },
+    )
+
+
+def allocation(owner: NodeId, scope: str, made: EndpointRecord, key: str = "") -> Allocation:
+    """Return what allows `owner` to publish the record."""
+    return SIGNER.allocate(owner, scope, key or made.task, encode_body(made))
+
+
+def signed(owner: NodeId, made: EndpointRecord) -> bytes:
+    """Return the record as `owner` may publish it, in `net1` or `ingress`."""
+    proof = allocation(owner, NET if made.address else INGRESS_SCOPE, made)
+    return encode(made.phase, proof.body, proof.token)
 
 
 def desire(tasks: Assignment, state: TaskState, *numbers: int) -> Assignment:
@@ -137,9 +180,8 @@ def record(number: int, phase: Phase = Phase.SERVING) -> EndpointRecord:
         service=WEB,
         service_name="web",
         phase=phase,
-        created_ms=number * 1000,
+        allocation=number * 1000,
         address=address,
-        mac=endpoint_mac(address),
         vip=IPv4Address(VIP),
     )
 
@@ -148,7 +190,6 @@ def ingress_record(node: NodeId, number: int, phase: Phase = Phase.SERVING) -> E
     return replace(
         record(number, phase),
         address=None,
-        mac="",
         vip=None,
         gateway_address=gateway_subnet(INDEX[node]).network_address + 10 + number,
         ports=(RecordPort(Protocol.TCP, 8080, 80),),

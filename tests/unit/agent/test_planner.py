@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.agent.planner import View, draining, plan
-from cluster.agent.records import INGRESS_SCOPE, Phase
+from cluster.agent.planner import View, plan
 from cluster.agent.sightings import Endpoint, Reading
+from cluster.allocation.records import INGRESS_SCOPE, Phase
 from cluster.model.assignment import ClusterInfo
 from cluster.model.ids import ClusterId, NodeId, TaskId
 from cluster.model.service import EndpointMode, PublishMode
@@ -37,6 +37,7 @@ from tests.unit.agent.objects import (
     A,
     B,
     C,
+    allocated,
     assignment,
     endpoint,
     info,
@@ -76,7 +77,7 @@ def view(*endpoints: Endpoint, live: dict[NodeId, str] | None = None) -> View:
 def planned(seen: View) -> NodePlan:
     made = plan(seen)
     assert made is not None
-    return made
+    return made.plan
 
 
 def overlay(seen: View) -> Network:
@@ -175,7 +176,7 @@ def test_service_without_backends_refuses_but_has_no_name() -> None:
 
 def test_only_internal_networks_mean_no_way_out() -> None:
     seen = view()
-    inside = replace(seen.assignment, networks={NET: network(internal=True)})
+    inside = allocated(replace(seen.assignment, networks={NET: network(internal=True)}))
     made = planned(replace(seen, assignment=inside))
     assert made.sandboxes[0].gateway_address is None
     assert made.networks[0].internal
@@ -221,14 +222,14 @@ def test_own_echo_does_not_count() -> None:
 
 def test_later_task_has_the_address() -> None:
     old = endpoint(B, 2)
-    new = Endpoint(C, replace(old.record, task=TaskId("newer"), created_ms=99_000))
+    new = Endpoint(C, replace(old.record, task=TaskId("newer"), allocation=99_000))
     for order in ((old, new), (new, old)):
         assert [r.tunnel for r in overlay(view(*order)).remotes] == [ip("192.0.2.33")]
 
 
 def test_own_task_keeps_its_address_from_an_older_one() -> None:
     stale = endpoint(B, 1)
-    stale = Endpoint(B, replace(stale.record, task=TaskId("older"), created_ms=1))
+    stale = Endpoint(B, replace(stale.record, task=TaskId("older"), allocation=1))
     assert overlay(view(stale)) == overlay(view())
 
 
@@ -273,8 +274,9 @@ def test_endpoint_is_planned_exactly_as_its_owner_and_phase_say(
         assert (e.record.address in balanced) is is_used
         assert (e.record.address in named) is is_used
     drained = {e.record.task for e in endpoints if e.record.phase is Phase.DRAINING}
-    seen = draining(view(*endpoints, live=dict.fromkeys(sorted(live), "")))
-    assert {t for _, t in seen} <= drained
+    planned_too = plan(view(*endpoints, live=dict.fromkeys(sorted(live), "")))
+    assert planned_too is not None
+    assert {t for _, t in planned_too.draining} <= drained
 
 
 @settings(max_examples=50, deadline=None)
@@ -284,4 +286,3 @@ def test_order_makes_no_difference(endpoints: list[Endpoint], rng: Random) -> No
     rng.shuffle(shuffled)
     first, second = view(*endpoints), view(*shuffled, live=dict(reversed(LIVE.items())))
     assert plan(first) == plan(second)
-    assert draining(first) == draining(second)

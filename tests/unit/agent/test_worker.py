@@ -7,15 +7,9 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from cluster.agent.records import (
-    APPLIED_KEY,
-    INGRESS_SCOPE,
-    Phase,
-    decode_untrusted,
-    encode,
-    encode_applied,
-)
+from cluster.agent.applied import APPLIED_KEY, encode_applied
 from cluster.agent.state_file import StateFile
+from cluster.allocation.records import INGRESS_SCOPE, Phase, decode_untrusted
 from cluster.model.assignment import Assignment
 from cluster.model.service import EndpointMode
 from cluster.model.task import TaskState
@@ -35,6 +29,7 @@ from tests.unit.agent.objects import (
     published,
     record,
     service,
+    signed,
     task,
 )
 from tests.unit.agent.virtual_time import virtual
@@ -231,14 +226,14 @@ async def test_drain_of_a_published_port_waits_for_nodes_without_the_network(
 async def test_node_says_which_draining_tasks_its_plan_avoids(tmp_path: Path) -> None:
     bench = Bench(tmp_path, B)
     two = record(2)
-    bench.ether.say(B, NET, two.task, encode(two))
+    bench.ether.say(B, NET, two.task, signed(B, two))
     async with bench.worker() as worker:
         worker.set_cluster_info(info())
         worker.set_assignment(assignment(ONE))
         await wait_until(lambda: len(backends(bench)) == 2)
 
         bench.driver.delay_s = 0.1
-        bench.ether.say(B, NET, two.task, encode(replace(two, phase=Phase.DRAINING)))
+        bench.ether.say(B, NET, two.task, signed(B, replace(two, phase=Phase.DRAINING)))
         await asyncio.sleep(0.05)
         assert bench.ether.said_by(A, NET)[APPLIED_KEY] == encode_applied([])
         await asyncio.sleep(0.1)
@@ -352,7 +347,7 @@ async def test_running_task_whose_sandbox_breaks_goes_on(tmp_path: Path) -> None
 async def test_running_tasks_survive_the_daemon(tmp_path: Path) -> None:
     bench = Bench(tmp_path, B)
     two = record(2)
-    bench.ether.say(B, NET, two.task, encode(two))
+    bench.ether.say(B, NET, two.task, signed(B, two))
     async with bench.worker() as worker:
         worker.set_cluster_info(info())
         worker.set_assignment(assignment(ONE))
@@ -383,7 +378,7 @@ async def test_running_tasks_survive_the_daemon(tmp_path: Path) -> None:
 async def test_members_that_gossip_never_finds_are_forgotten(tmp_path: Path) -> None:
     bench = Bench(tmp_path, B)
     two = record(2)
-    bench.ether.say(B, NET, two.task, encode(two))
+    bench.ether.say(B, NET, two.task, signed(B, two))
     async with bench.worker() as worker:
         worker.set_cluster_info(info())
         worker.set_assignment(assignment(ONE))
@@ -483,7 +478,7 @@ async def test_task_is_held_back_until_it_may_run(tmp_path: Path) -> None:
 async def test_nodes_that_die_and_return(tmp_path: Path) -> None:
     bench = Bench(tmp_path, B)
     two = record(2)
-    bench.ether.say(B, NET, two.task, encode(two))
+    bench.ether.say(B, NET, two.task, signed(B, two))
     async with bench.worker() as worker:
         worker.set_cluster_info(info())
         worker.set_assignment(assignment(ONE))

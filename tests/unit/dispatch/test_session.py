@@ -10,9 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.allocation.issue import Issuer
+from cluster.allocation.tokens import Verifier, new_key
 from cluster.control.keys import ring_digest
 from cluster.dispatch.inbox import AssignmentInbox, OutOfStep
-from cluster.dispatch.messages import AssignmentDiff, FullAssignment, ManagerAddress, Removed
+from cluster.dispatch.messages import (
+    AssignmentDiff,
+    FullAssignment,
+    ManagerAddress,
+    Removed,
+    encode,
+)
 from cluster.dispatch.session import (
     PAGE_OBJECTS,
     View,
@@ -25,12 +33,20 @@ from cluster.dispatch.session import (
     patch,
     view_of,
 )
-from cluster.model.assignment import Assignment, ServiceInfo
-from cluster.model.ids import NetworkId, NodeId, ServiceId, TaskId
+from cluster.model.assignment import Allocation, Assignment, ServiceInfo
+from cluster.model.cluster import Cluster, ClusterSpec, JoinTokens
+from cluster.model.ids import ClusterId, NetworkId, NodeId, ServiceId, TaskId
 from cluster.model.meta import Meta
 from cluster.model.network import Network, NetworkSpec
 from cluster.model.node import Node, NodeDescription, NodeSpec, NodeState, Role
-from cluster.model.service import Endpoint, EndpointMode, Service, ServiceSpec, TaskSpec
+from cluster.model.service import (
+    Endpoint,
+    EndpointMode,
+    PortSpec,
+    Service,
+    ServiceSpec,
+    TaskSpec,
+)
 from cluster.model.task import Attachment, Task, TaskState, TaskStatus
 from cluster.state.snapshot import Snapshot
 
@@ -72,24 +88,87 @@ def test_a_node_gets_its_tasks_with_their_networks_and_services() -> None:
     other = Service(ServiceId("s2"), ServiceSpec("db", SPEC))
     tasks = [task(1), task(2, N2), task(4), task(5, None)]
     view = view_of(snapshot_of(tasks, services=[service, other]))
-    assignment = assignment_of(view, N1)
+    assignment = assignment_of(view, N1, Issuer())
     assert list(assignment.tasks) == ["t1", "t4"]
     assert list(assignment.networks) == ["w1"]
     assert assignment.services == {
         ServiceId("s1"): ServiceInfo(ServiceId("s1"), "web", EndpointMode.VIP, Endpoint())
     }
-    assert assignment_of(view, NodeId("stranger")) == Assignment()
+    assert assignment_of(view, NodeId("stranger"), Issuer()) == Assignment()
 
 
 def test_a_task_that_is_not_assigned_yet_is_nothing_to_run() -> None:
     """A global service's task has its node from the start."""
     pending = task(1, status=TaskStatus(TaskState.PENDING))
-    assert assignment_of(view_of(snapshot_of([pending])), N1) == Assignment()
+    assert assignment_of(view_of(snapshot_of([pending])), N1, Issuer()) == Assignment()
 
 
 def test_tasks_outlive_the_service_and_network_that_they_name() -> None:
     view = view_of(Snapshot(tasks={TaskId("t1"): task(1)}))
-    assert assignment_of(view, N1) == Assignment(tasks={TaskId("t1"): task(1)})
+    assert assignment_of(view, N1, Issuer()) == Assignment(tasks={TaskId("t1"): task(1)})
+
+
+KEY = new_key(bytes(32))
+
+
+def allocating(tasks: Sequence[Task], **more: object) -> Snapshot:
+    """Return the state of a cluster with a key, one node and one service."""
+    service = Service(ServiceId("s1"), ServiceSpec("web", SPEC), endpoint=Endpoint())
+    made = replace(
+        snapshot_of(tasks, services=[service]),
+        cluster=Cluster(
+            ClusterId("c"), ClusterSpec(), b"", b"", JoinTokens("", ""), (), allocation_keys=(KEY,)
+        ),
+        nodes={N1: Node(N1, NodeSpec(Role.WORKER), NodeDescription("h"), index=3)},
+    )
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def test_a_node_is_told_what_it_may_publish_and_the_public_key_only() -> None:
+    view = view_of(allocating([task(1)]))
+    assignment = assignment_of(view, N1, Issuer())
+    assert view.info.allocation_keys == (KEY.public,)
+    assert list(assignment.allocations) == ["t1"]
+    verifier = Verifier(view.info.cluster, view.info.allocation_keys)
+    for made in assignment.allocations[TaskId("t1")]:
+        assert made.scope == "w1"
+        assert verifier.is_allocated_untrusted(N1, made.scope, made.key, made.body, made.token)
+    for message in (view.info, next(full_pages(1, assignment))):
+        assert KEY.secret not in encode(message)
+
+
+@pytest.mark.parametrize(
+    ("ended", "more"),
+    [(TaskStatus(TaskState.FAILED), {}), (TaskStatus(TaskState.RUNNING), {"services": {}})],
+)
+def test_a_task_that_is_over_is_drained_with_what_it_has(
+    ended: TaskStatus, more: dict[str, object]
+) -> None:
+    issuer = Issuer()
+    before = assignment_of(view_of(allocating([task(1)])), N1, issuer)
+    after = assignment_of(view_of(allocating([task(1, status=ended)], **more)), N1, issuer)
+    assert after.allocations == {}
+    changes = difference(before, after)
+    assert changes is None or changes.removed.services
+    if changes is not None:
+        assert patch(before, changes).allocations == before.allocations
+    gone = difference(before, Assignment())
+    assert gone is not None
+    assert patch(before, gone) == Assignment()
+
+
+def test_a_new_port_changes_the_allocations_only() -> None:
+    issuer = Issuer()
+    old = task(1, gateway_host=5)
+    before = assignment_of(view_of(allocating([old])), N1, issuer)
+    port = Endpoint((PortSpec("tcp", 80, 8080),), allocation=9)
+    service = Service(ServiceId("s1"), ServiceSpec("web", SPEC), endpoint=port)
+    told = assignment_of(view_of(allocating([old], services={service.id: service})), N1, issuer)
+    changes = difference(before, told)
+    assert changes is not None
+    assert changes.changed.tasks == {}
+    assert [a.scope for a in changes.changed.allocations[old.id]] == ["w1", "ingress"]
+    assert patch(before, changes) == told
 
 
 def test_a_view_shares_what_has_not_changed() -> None:
@@ -134,6 +213,7 @@ def test_the_tasks_own_status_is_no_difference() -> None:
 
 numbers = st.sets(st.integers(1, 9))
 specs = st.sampled_from([SPEC, TaskSpec("other")])
+bodies = st.sampled_from([b"1", b"2"])
 
 
 @st.composite
@@ -143,7 +223,9 @@ def assignments(draw: st.DrawFn) -> Assignment:
         replace(network(n), subnet=draw(st.sampled_from(["a", "b"]))) for n in draw(numbers)
     ]
     return Assignment(
-        tasks={t.id: t for t in tasks}, networks={n.id: n for n in networks}, services={}
+        tasks={t.id: t for t in tasks},
+        networks={n.id: n for n in networks},
+        allocations={t.id: (Allocation("w1", t.id, draw(bodies), b""),) for t in tasks},
     )
 
 

@@ -11,31 +11,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.agent import records
-from cluster.agent.records import (
-    APPLIED_TASKS_MAX,
+from cluster.agent.applied import encode_applied
+from cluster.allocation.records import (
+    BODY_BYTES_MAX,
     PORTS_MAX,
     RECORD_BYTES_MAX,
     EndpointRecord,
     MalformedRecord,
     Phase,
     RecordPort,
-    decode_applied_untrusted,
+    Sealed,
+    decode_body,
+    decode_body_untrusted,
     decode_untrusted,
     encode,
-    encode_applied,
-    task_hash,
+    encode_body,
 )
+from cluster.allocation.tokens import TOKEN_BYTES
 from cluster.model.ids import ServiceId, TaskId
 from cluster.model.service import EndpointMode
 from dataplane.plan import Protocol
 from gossip.wire import VALUE_BYTES_MAX
-from tests.unit.agent.objects import B, ingress_record, record
+from tests.unit.agent.objects import B, ingress_record, record, signed
 
 GOLDEN = bytes.fromhex(
-    "9f01b97461736b303030303030303030303030303030303030303031bf7765622e312e7461736b303030303030"
-    "303030303030303030303030303031a6737663776562a377656201cd03e8a3766970c4040a00010bc40602420a"
-    "00010bc4040a00010290a0c090"
+    "940101c45e9db97461736b303030303030303030303030303030303030303031bf7765622e312e7461736b30"
+    "3030303030303030303030303030303030303031a6737663776562a3776562cd03e800a3766970c4040a0001"
+    "0bc4040a00010290a0c090c440bd5171a00f61772c6b78f91b6eca13197d43a7d4df1cd07bb6644d463b4532"
+    "5e2f4993a36e267b79d11a2ebb4ecd9d2717e1ad55a5bd2b45e1e08674d8e42908"
 )
 names = st.from_regex(r"[a-z0-9_]([a-z0-9_.-]{0,30}[a-z0-9])?", fullmatch=True)
 addresses = st.none() | st.ip_addresses(v=4).map(lambda a: IPv4Address(int(a)))
@@ -49,10 +52,10 @@ endpoint_records = st.builds(
     service=names.map(ServiceId),
     service_name=names,
     phase=st.sampled_from(Phase),
-    created_ms=st.integers(0, 2**53),
+    allocation=st.integers(0, 2**53),
+    service_allocation=st.integers(0, 2**53),
     mode=st.sampled_from(EndpointMode),
     address=addresses,
-    mac=st.just("") | st.just("02:42:0a:00:01:0b"),
     vip=addresses,
     aliases=st.lists(names, max_size=5).map(tuple),
     hostname=st.just("") | names,
@@ -66,41 +69,55 @@ def test_gossip_carries_them() -> None:
 
 
 def test_wire_form_is_stable() -> None:
-    assert encode(record(1)).hex() == GOLDEN.hex()
-    assert decode_untrusted(GOLDEN) == record(1)
+    """With the signature: Ed25519 gives the same one every time."""
+    assert signed(B, record(1)).hex() == GOLDEN.hex()
+    sealed = decode_untrusted(GOLDEN)
+    assert decode_body(sealed.body, sealed.phase) == record(1)
 
 
 @settings(max_examples=50, deadline=None)
 @given(endpoint_records)
 def test_round_trip(made: EndpointRecord) -> None:
-    assert decode_untrusted(encode(made)) == made
+    assert decode_body_untrusted(encode_body(made), made.phase) == made
+
+
+@given(st.sampled_from(Phase), st.binary(max_size=BODY_BYTES_MAX), st.binary(max_size=TOKEN_BYTES))
+def test_bodies_of_the_largest_size_fit(phase: Phase, body: bytes, token: bytes) -> None:
+    data = encode(phase, body, token)
+    assert len(data) <= RECORD_BYTES_MAX
+    assert decode_untrusted(data) == Sealed(phase, body, token)
 
 
 @given(st.binary(max_size=RECORD_BYTES_MAX + 10))
 def test_any_bytes(data: bytes) -> None:
-    for decode in (decode_untrusted, decode_applied_untrusted):
-        with contextlib.suppress(MalformedRecord):
-            decode(data)
+    with contextlib.suppress(MalformedRecord):
+        decode_untrusted(data)
+    with contextlib.suppress(MalformedRecord):
+        decode_body_untrusted(data, Phase.SERVING)
 
 
 @given(st.sampled_from([record(1), ingress_record(B, 2)]), st.data())
 def test_mutated_bytes(made: EndpointRecord, data: st.DataObject) -> None:
-    wire = bytearray(encode(made))
+    wire = bytearray(encode_body(made))
     for _ in range(data.draw(st.integers(1, 4))):
         wire[data.draw(st.integers(0, len(wire) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(MalformedRecord):
-        assert isinstance(decode_untrusted(bytes(wire)), EndpointRecord)
+        assert isinstance(decode_body_untrusted(bytes(wire), Phase.SERVING), EndpointRecord)
 
 
 def test_deep_nesting_is_refused() -> None:
     with pytest.raises(MalformedRecord):
         decode_untrusted(b"\x91" * RECORD_BYTES_MAX)
+    with pytest.raises(MalformedRecord):
+        decode_body_untrusted(b"\x91" * RECORD_BYTES_MAX, Phase.SERVING)
 
 
 def test_fields_of_a_later_version_are_ignored() -> None:
-    fields = msgspec.msgpack.decode(encode(record(1)))
-    later = msgspec.msgpack.encode([*fields, {"new": 1}])
-    assert decode_untrusted(later) == record(1)
+    body = msgspec.msgpack.decode(encode_body(record(1)))
+    later = msgspec.msgpack.encode([*body, {"new": 1}])
+    assert decode_body_untrusted(later, Phase.SERVING) == record(1)
+    fields = msgspec.msgpack.decode(signed(B, record(1)))
+    assert decode_untrusted(msgspec.msgpack.encode([*fields, 7])) == decode_untrusted(GOLDEN)
 
 
 @pytest.mark.parametrize(
@@ -113,39 +130,26 @@ def test_fields_of_a_later_version_are_ignored() -> None:
         replace(record(1), task_name="x" * 192),
         replace(record(1), aliases=("a",) * 65),
         replace(record(1), ports=(RecordPort(Protocol.TCP, 0, 80),)),
-        replace(record(1), ports=(RecordPort(Protocol.TCP, 1, 80),) * 65),
-        replace(record(1), mac="02:42"),
-        replace(record(1), created_ms=-1),
-        replace(record(1), aliases=tuple(f"{n:050}" for n in range(30))),
+        replace(record(1), ports=(RecordPort(Protocol.TCP, 1, 80),) * (PORTS_MAX + 1)),
+        replace(record(1), allocation=-1),
+        replace(record(1), service_allocation=-1),
     ],
 )
 def test_nonsense_is_refused(bad: EndpointRecord) -> None:
     with pytest.raises(MalformedRecord):
-        decode_untrusted(encode(bad))
+        decode_body_untrusted(encode_body(bad), Phase.SERVING)
 
 
-def test_kinds_are_told_apart() -> None:
+@pytest.mark.parametrize(
+    "bad",
+    [
+        encode(Phase.SERVING, b"x" * RECORD_BYTES_MAX, b""),
+        encode(Phase.SERVING, b"x", b"x" * (TOKEN_BYTES + 1)),
+        msgspec.msgpack.encode([1, 3, b"", b""]),
+        msgspec.msgpack.encode([7, 1, b"", b""]),
+        encode_applied(["x"]),
+    ],
+)
+def test_other_things_are_no_records(bad: bytes) -> None:
     with pytest.raises(MalformedRecord):
-        decode_untrusted(encode_applied(["x"]))
-    with pytest.raises(MalformedRecord):
-        decode_applied_untrusted(encode(record(1)))
-    with pytest.raises(MalformedRecord):
-        decode_applied_untrusted(msgspec.msgpack.encode([2, b"1234567"]))
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.sets(names, max_size=APPLIED_TASKS_MAX))
-def test_applied_round_trip(tasks: set[str]) -> None:
-    data = encode_applied(tasks)
-    assert len(data) <= RECORD_BYTES_MAX
-    assert decode_applied_untrusted(data) == {task_hash(task) for task in tasks}
-
-
-def test_applied_is_bounded() -> None:
-    data = encode_applied(f"task{n}" for n in range(10 * APPLIED_TASKS_MAX))
-    assert len(data) <= RECORD_BYTES_MAX
-    assert len(decode_applied_untrusted(data)) == APPLIED_TASKS_MAX
-
-
-def test_applied_key_is_no_task_id() -> None:
-    assert len(records.APPLIED_KEY) != len(TaskId("0" * 25))
+        decode_untrusted(bad)

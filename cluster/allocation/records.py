@@ -1,8 +1,8 @@
-"""What nodes tell each other through gossip about their tasks, as bytes (pure).
+"""What nodes tell each other through gossip about one task, as bytes (pure).
 
-In every scope a node publishes one record per endpoint, under the task's id, and one `applied`
-record, which names the draining tasks that its own plan no longer gives connections to. That every
-attached node has one, be it empty, also tells who is attached.
+In every scope a node publishes one record per endpoint, under the task's id. A record is the body,
+which the managers have composed and signed, their token, and a phase, which is the node's own to
+say.
 
 Wire: msgpack arrays; later versions may append fields, which this one ignores. Functions ending in
 `_untrusted` take bytes from the network: they return a value or raise MalformedRecord, nothing
@@ -12,10 +12,8 @@ else.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from hashlib import blake2b
 from ipaddress import IPv4Address
 from typing import Annotated
 
@@ -28,19 +26,14 @@ from dataplane.plan import Protocol
 
 RECORD_BYTES_MAX = 1024
 """Gossip carries no longer values."""
-PORTS_MAX = 64
+BODY_BYTES_MAX = 944
+"""What is left beside phase, token and framing."""
+PORTS_MAX = 48
 """Ports per record; a task with more of them has several records."""
 ALIASES_MAX = 64
-APPLIED_KEY = "applied"
-"""Key of a node's `applied` record; no task id looks like it."""
 INGRESS_SCOPE = "ingress"
 """Scope of published ports, which every node attaches to. The other scopes are network ids."""
-TASK_HASH_BYTES = 6
-"""Enough to tell apart what drains at one time; task ids are random."""
-APPLIED_TASKS_MAX = 128
-"""Tasks that one `applied` record can name; those left out wait for their drain timeout."""
-_ENDPOINT_KIND = 1
-_APPLIED_KIND = 2
+_KIND = 1
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,189}[A-Za-z0-9_])?")
 
 
@@ -56,6 +49,14 @@ class Phase(IntEnum):
     SERVING = 1
     DRAINING = 2
     """It is about to stop: reachable, but no node may give it new connections."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where a record is published."""
+
+    scope: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -75,14 +76,15 @@ class EndpointRecord:
     task_name: str
     service: ServiceId
     service_name: str
-    phase: Phase
-    created_ms: int = 0
-    """When the managers made the task, Unix time: of two tasks that claim one address, the later
-    one is right."""
+    phase: Phase = Phase.STARTING
+    """Not part of the body."""
+    allocation: int = 0
+    """Raft index: of two tasks that claim one address, the later allocation is right."""
+    service_allocation: int = 0
+    """Likewise of two services that claim one name, virtual IP or published port."""
     mode: EndpointMode = EndpointMode.VIP
     address: IPv4Address | None = None
-    """None: in the scope `ingress`."""
-    mac: str = ""
+    """None: in the scope `ingress`. Its MAC follows from it (`dataplane.addressing`)."""
     vip: IPv4Address | None = None
     aliases: tuple[str, ...] = ()
     hostname: str = ""
@@ -90,22 +92,37 @@ class EndpointRecord:
     ports: tuple[RecordPort, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A record whose body nobody has looked at."""
+
+    phase: Phase
+    body: bytes
+    token: bytes
+
+
 _Text = Annotated[str, Meta(max_length=191)]
 _Port = Annotated[int, Meta(ge=1, le=65535)]
+_Index = Annotated[int, Meta(ge=0)]
 _Address = Annotated[bytes, Meta(min_length=4, max_length=4)] | None
 
 
 class _Wire(msgspec.Struct, array_like=True):
     kind: int
+    phase: Phase
+    body: bytes
+    token: Annotated[bytes, Meta(max_length=64)]
+
+
+class _Body(msgspec.Struct, array_like=True):
     task: _Text
     task_name: _Text
     service: _Text
     service_name: _Text
-    phase: Phase
-    created_ms: Annotated[int, Meta(ge=0)]
+    allocation: _Index
+    service_allocation: _Index
     mode: EndpointMode
     address: _Address
-    mac: Annotated[bytes, Meta(max_length=6)]
     vip: _Address
     aliases: Annotated[list[_Text], Meta(max_length=ALIASES_MAX)]
     hostname: _Text
@@ -113,30 +130,45 @@ class _Wire(msgspec.Struct, array_like=True):
     ports: Annotated[list[tuple[Protocol, _Port, _Port]], Meta(max_length=PORTS_MAX)]
 
 
-class _AppliedWire(msgspec.Struct, array_like=True):
-    kind: int
-    hashes: bytes
-
-
 _encoder = msgspec.msgpack.Encoder()
-_endpoint_decoder = msgspec.msgpack.Decoder(_Wire)
-_applied_decoder = msgspec.msgpack.Decoder(_AppliedWire)
+_decoder = msgspec.msgpack.Decoder(_Wire)
+_body_decoder = msgspec.msgpack.Decoder(_Body)
 
 
-def encode(record: EndpointRecord) -> bytes:
-    """Return the wire form of `record`; how long it is, is for the caller to look at."""
+def encode(phase: Phase, body: bytes, token: bytes) -> bytes:
+    """Return the wire form of a record."""
+    return _encoder.encode(_Wire(_KIND, phase, body, token))
+
+
+def decode_untrusted(data: bytes) -> Sealed:
+    """Return the record in `data`, its body as it is.
+
+    Raises:
+        MalformedRecord: it is none.
+    """
+    if len(data) > RECORD_BYTES_MAX:
+        raise MalformedRecord(f"{len(data)} bytes")
+    try:
+        wire = _decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise MalformedRecord(str(error)) from error
+    if wire.kind != _KIND:
+        raise MalformedRecord(f"kind {wire.kind}")
+    return Sealed(wire.phase, wire.body, wire.token)
+
+
+def encode_body(record: EndpointRecord) -> bytes:
+    """Return all of `record` but its phase; how long it is, is for the caller to look at."""
     return _encoder.encode(
-        _Wire(
-            kind=_ENDPOINT_KIND,
+        _Body(
             task=record.task,
             task_name=record.task_name,
             service=record.service,
             service_name=record.service_name,
-            phase=record.phase,
-            created_ms=record.created_ms,
+            allocation=record.allocation,
+            service_allocation=record.service_allocation,
             mode=record.mode,
             address=_packed(record.address),
-            mac=bytes.fromhex(record.mac.replace(":", "")),
             vip=_packed(record.vip),
             aliases=list(record.aliases),
             hostname=record.hostname,
@@ -146,70 +178,43 @@ def encode(record: EndpointRecord) -> bytes:
     )
 
 
-def decode_untrusted(data: bytes) -> EndpointRecord:
-    """Return the endpoint record in `data`.
+def decode_body_untrusted(body: bytes, phase: Phase) -> EndpointRecord:
+    """Return the record with this body and phase.
 
     Raises:
-        MalformedRecord: it is none.
+        MalformedRecord: the body is none.
     """
-    if len(data) > RECORD_BYTES_MAX:
-        raise MalformedRecord(f"{len(data)} bytes")
     try:
-        wire = _endpoint_decoder.decode(data)
+        record = decode_body(body, phase)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise MalformedRecord(str(error)) from error
-    if wire.kind != _ENDPOINT_KIND or len(wire.mac) not in (0, 6):
-        raise MalformedRecord(f"kind {wire.kind}, MAC of {len(wire.mac)} bytes")
-    required = (wire.task, wire.task_name, wire.service, wire.service_name, *wire.aliases)
-    if not all(map(_NAME.fullmatch, required)):
+    required = (record.task, record.task_name, record.service, record.service_name)
+    if not all(map(_NAME.fullmatch, (*required, *record.aliases))):
         raise MalformedRecord("a name is empty, or has characters that no name has")
-    if wire.hostname and not _NAME.fullmatch(wire.hostname):
+    if record.hostname and not _NAME.fullmatch(record.hostname):
         raise MalformedRecord("the host name has characters that no name has")
+    return record
+
+
+def decode_body(body: bytes, phase: Phase) -> EndpointRecord:
+    """Return the record with this phase and a body that a manager of this cluster made."""
+    wire = _body_decoder.decode(body)
     return EndpointRecord(
         task=TaskId(wire.task),
         task_name=wire.task_name,
         service=ServiceId(wire.service),
         service_name=wire.service_name,
-        phase=wire.phase,
-        created_ms=wire.created_ms,
+        phase=phase,
+        allocation=wire.allocation,
+        service_allocation=wire.service_allocation,
         mode=wire.mode,
         address=_address(wire.address),
-        mac=":".join(f"{byte:02x}" for byte in wire.mac),
         vip=_address(wire.vip),
         aliases=tuple(wire.aliases),
         hostname=wire.hostname,
         gateway_address=_address(wire.gateway_address),
         ports=tuple(RecordPort(*port) for port in wire.ports),
     )
-
-
-def task_hash(task: str) -> bytes:
-    """Return the short form of a task's id that `applied` records have."""
-    return blake2b(task.encode(), digest_size=TASK_HASH_BYTES).digest()
-
-
-def encode_applied(tasks: Iterable[str]) -> bytes:
-    """Return the `applied` record that names `tasks`, or as many as fit."""
-    hashes = sorted(task_hash(task) for task in tasks)[:APPLIED_TASKS_MAX]
-    return _encoder.encode(_AppliedWire(_APPLIED_KIND, b"".join(hashes)))
-
-
-def decode_applied_untrusted(data: bytes) -> frozenset[bytes]:
-    """Return the task hashes that the `applied` record in `data` names.
-
-    Raises:
-        MalformedRecord: it is none.
-    """
-    if len(data) > RECORD_BYTES_MAX:
-        raise MalformedRecord(f"{len(data)} bytes")
-    try:
-        wire = _applied_decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise MalformedRecord(str(error)) from error
-    if wire.kind != _APPLIED_KIND or len(wire.hashes) % TASK_HASH_BYTES:
-        raise MalformedRecord(f"kind {wire.kind}, {len(wire.hashes)} bytes of hashes")
-    starts = range(0, len(wire.hashes), TASK_HASH_BYTES)
-    return frozenset(wire.hashes[start : start + TASK_HASH_BYTES] for start in starts)
 
 
 def _packed(address: IPv4Address | None) -> bytes | None:

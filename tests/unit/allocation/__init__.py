@@ -1,0 +1,1 @@
+"""What managers allow a node to publish, and the proof of it."""
