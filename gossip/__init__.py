@@ -3,7 +3,7 @@
 This room moves opaque names and values; it knows nothing of services or networks. What is above in
 the picture may import what is below. Only `peer`, `transport` and `storage` do I/O.
 
-    peer
+    peer | simulation
     transport | storage
     machine
     inbox
@@ -37,6 +37,7 @@ Modules:
     notary: what is said about members is taken once it is known who said it
     outbox: packs messages into sealed datagrams
     peer: the facade: join, attach, publish, watch, leave
+    simulation: machines of many nodes in virtual time
     spread: eager dissemination in rounds
     stats: counters
     storage: the node's epoch on disk

@@ -8,8 +8,7 @@ decides by lengths what goes into one packet.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gossip.keyring import SEAL_OVERHEAD_BYTES, Keyring
 from gossip.message import PACK_OVERHEAD_BYTES, encode, pack, unpack_untrusted
@@ -19,12 +18,27 @@ PACKET_OVERHEAD_BYTES = SEAL_OVERHEAD_BYTES + PACK_OVERHEAD_BYTES
 """Most that a datagram holds besides its messages."""
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(Protocol):
     """What an authentic packet says."""
 
+    @property
+    def sender(self) -> bytes:
+        """Tag of the sender's node id."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """The sender's."""
+        ...
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """What it says."""
+        ...
+
+
+class _Body(NamedTuple):
     sender: bytes
-    """Tag of the sender's node id."""
     epoch: int
     messages: Sequence[Message]
 
@@ -62,4 +76,4 @@ class SealedCodec:
     def open_untrusted(self, packet: bytes, *, is_stream: bool) -> Received:
         """Return what a packet says, or raise MalformedPacketError."""
         opened = self._keyring.open_untrusted(packet, is_stream=is_stream)
-        return Received(opened.sender, opened.epoch, unpack_untrusted(opened.body))
+        return _Body(opened.sender, opened.epoch, unpack_untrusted(opened.body))

@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -94,6 +94,16 @@ class RejectedPacketError(MalformedPacketError):
     def __init__(self, reason: Rejected) -> None:
         super().__init__(reason.value)
         self.reason = reason
+
+
+class Ticket(NamedTuple):
+    """What a packet's header says besides magic and version."""
+
+    key_id: int
+    sender: bytes
+    """Tag of the sender's node id."""
+    epoch: int
+    counter: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +191,46 @@ class Keyring:
 
     def seal(self, body: bytes) -> bytes:
         """Return the packet of `body`."""
-        counter = self._counter
-        self._counter = counter + 1
-        header = _HEADER.pack(_MAGIC, _VERSION, self._primary, self._tag, self._epoch, counter)
+        header = _HEADER.pack(_MAGIC, _VERSION, *self.next_ticket())
         nonce = b"\0\0\0\0" + header[-8:]
         return header + self._sealer.encrypt(nonce, body, header + self._cluster)
+
+    def next_ticket(self) -> Ticket:
+        """Return what the header of this node's next packet says, and count it."""
+        counter = self._counter
+        self._counter = counter + 1
+        return Ticket(self._primary, self._tag, self._epoch, counter)
+
+    def secret(self, key_id: int) -> bytes:
+        """Return the key of that id, which the ring has. Raises KeyError."""
+        return self._keys[key_id].key
+
+    def check_untrusted(self, ticket: Ticket, *, is_stream: bool) -> None:
+        """Raise RejectedPacketError unless this ring may open a packet with this header."""
+        key_id, sender, epoch, counter = ticket
+        if key_id not in self._keys:
+            is_newer = key_id > max(self._keys)
+            raise RejectedPacketError(Rejected.NEWER_KEY if is_newer else Rejected.UNKNOWN_KEY)
+        if sender == self._tag and epoch == self._epoch:
+            raise RejectedPacketError(Rejected.OWN)
+        if not is_stream:
+            window = self._windows.get((sender, epoch))
+            if window is not None and not window.is_fresh(counter):
+                raise RejectedPacketError(Rejected.REPLAYED)
+
+    def note(self, ticket: Ticket, *, is_stream: bool) -> None:
+        """Take note of an authentic packet; a datagram is not opened again."""
+        self._opened[ticket[0]] += 1
+        if is_stream:
+            return
+        life = ticket[1:3]
+        window = self._windows.get(life)
+        if window is None:
+            window = _Window()
+            _remember(self._windows, life, window)
+        else:
+            self._windows.move_to_end(life)
+        window.note(ticket[3])
 
     def open_untrusted(self, packet: bytes, *, is_stream: bool = False) -> Opened:
         """Return what `packet` holds, or raise RejectedPacketError.
@@ -196,30 +241,21 @@ class Keyring:
         if len(packet) < SEAL_OVERHEAD_BYTES:
             raise RejectedPacketError(Rejected.MALFORMED)
         header = packet[: _HEADER.size]
-        magic, version, key_id, sender, epoch, counter = _HEADER.unpack(header)
+        magic, version, *fields = _HEADER.unpack(header)
         if magic != _MAGIC or version != _VERSION:
             raise RejectedPacketError(Rejected.MALFORMED)
-        if key_id not in self._keys:
-            is_newer = key_id > max(self._keys)
-            raise RejectedPacketError(Rejected.NEWER_KEY if is_newer else Rejected.UNKNOWN_KEY)
-        if sender == self._tag and epoch == self._epoch:
-            raise RejectedPacketError(Rejected.OWN)
-        window = self._windows.get((sender, epoch)) or _Window()
-        if not is_stream and not window.is_fresh(counter):
-            raise RejectedPacketError(Rejected.REPLAYED)
-        name = (key_id, sender, epoch)
-        cipher = self._ciphers.get(name) or self._derive(key_id, sender, epoch)
+        ticket = Ticket(*fields)
+        self.check_untrusted(ticket, is_stream=is_stream)
+        name = ticket[:3]
+        cipher = self._ciphers.get(name) or self._derive(*name)
         try:
             nonce = b"\0\0\0\0" + header[-8:]
             body = cipher.decrypt(nonce, packet[_HEADER.size :], header + self._cluster)
         except InvalidTag as exc:
             raise RejectedPacketError(Rejected.UNAUTHENTIC) from exc
-        self._opened[key_id] += 1
         _remember(self._ciphers, name, cipher)
-        if not is_stream:
-            window.note(counter)
-            _remember(self._windows, (sender, epoch), window)
-        return Opened(sender, epoch, body)
+        self.note(ticket, is_stream=is_stream)
+        return Opened(ticket.sender, ticket.epoch, body)
 
     def _derive(self, key_id: int, sender: bytes, epoch: int) -> AESGCM:
         info = b"hivewire gossip" + sender + epoch.to_bytes(8, "big")

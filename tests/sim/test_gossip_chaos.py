@@ -44,7 +44,7 @@ class _World:
             case 1:
                 net.heal()
             case 2:
-                net.loss = rng.choice([0.0, 0.1, 0.3])
+                net.faults.loss = rng.choice([0.0, 0.1, 0.3])
             case 3 if node.is_up:
                 net.kill(name)
                 self.truth.pop(name)
@@ -115,7 +115,7 @@ def test_everything_heals_after_random_faults(seed: int) -> None:
             world.write()
         net.run(world.rng.expovariate(0.3))
     net.heal()
-    net.loss = 0.0
+    net.faults.loss = 0.0
     for name, node in net.nodes.items():
         if node.is_paused:
             net.resume(name)

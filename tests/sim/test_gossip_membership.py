@@ -77,7 +77,7 @@ def test_nobody_is_declared_dead_for_lost_packets(seed: int) -> None:
     net.run(60)
 
     assert sum(node.machine.counters.deaths for node in net.up) == 0
-    net.loss = 0.0
+    net.faults.loss = 0.0
     assert net.run(10, net.all_alive)
 
 

@@ -96,7 +96,7 @@ def test_random_life_converges_and_shows_only_what_is_current(seed: int, loss: f
                 net.withdraw(name, scope, key)
             case _:
                 net.run(rng.expovariate(2))
-    net.loss = 0.0
+    net.faults.loss = 0.0
 
     def is_right() -> bool:
         return all(

@@ -1,0 +1,46 @@
+"""Virtual time: one heap of events, served in order (pure)."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+
+class Clock:
+    """Time, and what happens when."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        """Seconds since the simulation began."""
+        self.served = 0
+        """Events so far."""
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._order = 0
+
+    def at(self, when: float, call: Callable[..., None], *arguments: object) -> None:
+        """Call `call(*arguments)` at `when`; equal times are served in the order they were set."""
+        self._order += 1
+        heapq.heappush(self._heap, (when, self._order, call, arguments))
+
+    def run(
+        self, seconds: float, until: Callable[[], bool] | None = None, *, every_s: float = 0.005
+    ) -> bool:
+        """Advance time; tell whether `until`, asked every so often, held before `seconds` passed.
+
+        Without it, time advances by all of `seconds`, and the answer is False.
+        """
+        end = self.now + seconds
+        heap, pop = self._heap, heapq.heappop
+        ask_at = self.now if until is not None else float("inf")
+        while heap and heap[0][0] <= end:
+            when, _, call, arguments = pop(heap)
+            self.now = when
+            self.served += 1
+            call(*arguments)
+            if when >= ask_at:
+                ask_at = when + every_s
+                if until is not None and until():
+                    return True
+        self.now = end
+        return until is not None and until()

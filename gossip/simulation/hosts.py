@@ -1,0 +1,45 @@
+"""One simulated node: its machine, its disk, its inbox and what is wrong with it (pure)."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from gossip.machine import Machine
+from gossip.wire import Address
+
+NEVER = float("inf")
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One simulated host."""
+
+    name: str
+    number: int
+    address: Address
+    machine: Machine
+    epoch: int
+    """What its disk says."""
+    service_s: float
+    """How long it is busy with one packet: an inbox is never processed in zero time."""
+    clock_s: float = 0.0
+    """Its wall clock is wrong by so much."""
+    is_up: bool = True
+    is_paused: bool = False
+    side: int = 0
+    """Of a partition: nodes of different sides do not hear each other."""
+    scopes: set[str] = field(default_factory=set[str])
+    alarm_at: float = NEVER
+    busy_until: float = 0.0
+    is_serving: bool = False
+    """Whether an event is set that takes the next packet of the inbox."""
+    inbox: deque[tuple[bytes, Address]] = field(default_factory=deque[tuple[bytes, Address]])
+
+    def begin(self, machine: Machine, epoch: int) -> None:
+        """Begin a new life."""
+        self.machine, self.epoch = machine, epoch
+        self.is_up, self.is_paused, self.is_serving = True, False, False
+        self.alarm_at, self.busy_until = NEVER, 0.0
+        self.inbox.clear()
+        self.scopes.clear()

@@ -1,0 +1,369 @@
+"""A network in memory: links, their faults, and gossip machines at their ends (pure).
+
+Links have latency, loss, duplicates and reordering; they can be cut one way, and the network can be
+parted. Nodes can be slow, paused, killed and restarted, with or without what they had on disk, and
+their wall clocks can jump. Everything random comes from the seed, and `trace` is a hash over every
+delivery: same seed, same calls, same trace, in any process.
+
+Invariants:
+    a node takes one packet after another, each for `service_s`;
+    what a node does not hear because of a fault costs no randomness, but everything sent does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from random import Random
+
+from gossip.codec import SealedCodec
+from gossip.config import GossipConfig
+from gossip.events import EpochRaised
+from gossip.keyring import GossipKey, KeyState
+from gossip.machine import Machine
+from gossip.memory import MemoryAuthority
+from gossip.outbox import StreamPush
+from gossip.simulation.clock import Clock
+from gossip.simulation.hosts import NEVER, Node
+from gossip.simulation.objects import ObjectCodec
+from gossip.wire import Address, State
+
+AUTHORITY = MemoryAuthority("cluster")
+KEYS = (GossipKey(1, b"0123456789abcdef" * 2, KeyState.PRIMARY),)
+UNIX_S = 1_700_000_000.0
+"""Unix time when a simulation begins."""
+INBOX_MAX = 4000
+"""Packets that a socket's buffer holds."""
+_STREAM_S = 10.0
+"""A stream that cannot be opened fails after this."""
+_HASH_BITS = 64
+
+
+class Mode(Enum):
+    """What packets are made of."""
+
+    OBJECTS = "objects"
+    BYTES = "bytes"
+
+
+@dataclass(slots=True)
+class Faults:
+    """What is wrong with all links. Change it while the simulation runs as you like."""
+
+    latency_s: tuple[float, float] = (0.0003, 0.002)
+    loss: float = 0.0
+    """Share of packets lost."""
+    duplicates: float = 0.0
+    """Share of packets that arrive twice."""
+    reorder: float = 0.0
+    """Share of packets that arrive late by up to `reorder_s`."""
+    reorder_s: float = 0.05
+    streams: bool = True
+    """Whether streams can be opened."""
+
+
+class SimNetwork:
+    """Machines, links and time."""
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        seed: int,
+        config: GossipConfig | None = None,
+        mode: Mode = Mode.OBJECTS,
+        loss: float = 0.0,
+        duplicates: float = 0.0,
+        latency_s: tuple[float, float] = (0.0003, 0.002),
+        service_s: float = 0.00005,
+        streams: bool = True,
+        seed_nodes: int = 1,
+    ) -> None:
+        """`seed_nodes`: so many of the first nodes are where others look for the cluster."""
+        self.seed = seed
+        self.rng = Random(seed)  # noqa: S311 - a simulation must be repeatable
+        self.config = config or GossipConfig.lan()
+        self.mode = mode
+        self.faults = Faults(loss=loss, duplicates=duplicates, latency_s=latency_s, streams=streams)
+        self.service_s = service_s
+        self.delivered = 0
+        self.largest = 0
+        """Bytes of the largest datagram."""
+        self.sent: dict[str, int] = {}
+        """Datagrams by sender."""
+        self.cut: set[tuple[str, str]] = set()
+        """(from, to): nothing passes."""
+        self.nodes: dict[str, Node] = {}
+        self.on_step: Callable[[Node], None] | None = None
+        """Called after every step of a node."""
+        self._clock = Clock()
+        self._seed_nodes = seed_nodes
+        self._by_address: dict[Address, Node] = {}
+        self._trace = 0
+        for number in range(size):
+            self.add(f"n{number}")
+
+    @property
+    def now(self) -> float:
+        """Virtual time in seconds."""
+        return self._clock.now
+
+    @property
+    def trace(self) -> str:
+        """Hash over every delivery so far."""
+        return f"{self._trace % (1 << _HASH_BITS):016x}"
+
+    @property
+    def up(self) -> list[Node]:
+        """The nodes that run."""
+        return [node for node in self.nodes.values() if node.is_up]
+
+    def machine(self, name: str) -> Machine:
+        """Return a node's machine."""
+        return self.nodes[name].machine
+
+    def add(self, name: str, *, join: Sequence[str] | None = None) -> Node:
+        """Start a new node, which joins `join` (by default the seed nodes that are there)."""
+        number = len(self.nodes)
+        address = (f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 7946)
+        epoch = self._wall_ms(0.0)
+        node = Node(name, number, address, self.make_machine(name, epoch), epoch, self.service_s)
+        seeds = list(self.nodes)[: self._seed_nodes] if join is None else join
+        self.nodes[name] = node
+        self._by_address[address] = node
+        self._boot(node, seeds)
+        return node
+
+    def do(self, name: str, action: Callable[[Machine], object]) -> None:
+        """Let a node do something now."""
+        node = self.nodes[name]
+        action(node.machine)
+        self._flush(node)
+
+    def attach(self, name: str, scope: str) -> None:
+        """Let a node attach to a scope."""
+        self.nodes[name].scopes.add(scope)
+        self.do(name, lambda m: m.attach(scope, now=self.now))
+
+    def detach(self, name: str, scope: str) -> None:
+        """Let a node leave a scope."""
+        self.nodes[name].scopes.discard(scope)
+        self.do(name, lambda m: m.detach(scope, now=self.now))
+
+    def publish(self, name: str, scope: str, key: str, value: bytes) -> None:
+        """Let a node publish."""
+        self.do(name, lambda m: m.publish(scope, key, value, now=self.now))
+
+    def withdraw(self, name: str, scope: str, key: str) -> None:
+        """Let a node withdraw."""
+        self.do(name, lambda m: m.withdraw(scope, key, now=self.now))
+
+    def kill(self, name: str) -> None:
+        """Stop a node at once."""
+        self.nodes[name].is_up = False
+        self.nodes[name].inbox.clear()
+
+    def restart(
+        self,
+        name: str,
+        *,
+        keeps_disk: bool = True,
+        clock_s: float = 0.0,
+        join: Iterable[str] = (),
+    ) -> None:
+        """Start a node again, in a new life; `clock_s`: its wall clock is wrong by so much."""
+        node = self.nodes[name]
+        node.clock_s = clock_s
+        wall_ms = self._wall_ms(clock_s)
+        epoch = max(node.epoch + 1, wall_ms) if keeps_disk else wall_ms
+        node.begin(self.make_machine(name, epoch, clock_s=clock_s), epoch)
+        self._boot(node, list(join) or [other for other in self.nodes if other != name][:3])
+
+    def pause(self, name: str) -> None:
+        """Stop a node as SIGSTOP does: its socket goes on to receive."""
+        self.nodes[name].is_paused = True
+
+    def resume(self, name: str) -> None:
+        """Let a paused node go on: its timers first, then what it received meanwhile."""
+        node = self.nodes[name]
+        node.is_paused = False
+        self._alarm(node)
+        self._serve_inbox(node)
+
+    def split(self, *groups: Iterable[str]) -> None:
+        """Part the network; nodes in no group stay together."""
+        for node in self.nodes.values():
+            node.side = 0
+        for side, group in enumerate(groups, start=1):
+            for name in group:
+                self.nodes[name].side = side
+
+    def heal(self) -> None:
+        """Join all sides and mend all links; loss and the like stay as they are."""
+        self.split()
+        self.cut.clear()
+
+    def run(
+        self, seconds: float, until: Callable[[], bool] | None = None, *, every_s: float = 0.005
+    ) -> bool:
+        """Advance virtual time; return whether `until` held before `seconds` passed."""
+        return self._clock.run(seconds, until, every_s=every_s)
+
+    def at(self, delay_s: float, action: Callable[[], None]) -> None:
+        """Do something later, while the simulation runs."""
+        self._clock.at(self.now + delay_s, action)
+
+    def states(self, name: str) -> dict[str, State]:
+        """Return what a node believes of all members."""
+        return {view.node_id: view.state for view in self.machine(name).members()}
+
+    def say(self, name: str, state: State) -> bool:
+        """Tell whether every other running node believes `state` of a node."""
+        return all(self.states(n.name).get(name) is state for n in self.up if n.name != name)
+
+    def all_alive(self) -> bool:
+        """Tell whether the running nodes see each other, and nobody else, alive."""
+        names = {node.name for node in self.up}
+        return all(
+            {v.node_id for v in node.machine.members() if v.state is State.ALIVE} == names
+            for node in self.up
+        )
+
+    def seen(self, name: str, scope: str) -> dict[tuple[str, str], bytes]:
+        """Return the records a node sees in a scope."""
+        return {(r.owner, r.key): r.value for r in self.machine(name).records(scope)}
+
+    def make_machine(self, name: str, epoch: int, *, clock_s: float = 0.0) -> Machine:
+        """Return a machine of this network, not started yet."""
+        return Machine(
+            node_id=name,
+            epoch=epoch,
+            cluster_id="cluster",
+            data_address="10.1.0.1",
+            config=self.config,
+            keys=KEYS,
+            identity=AUTHORITY.identity(name),
+            rng=Random(self.rng.getrandbits(64)),  # noqa: S311 - as above
+            wall_offset_s=UNIX_S + clock_s,
+            codec=ObjectCodec if self.mode is Mode.OBJECTS else SealedCodec,
+        )
+
+    def _wall_ms(self, clock_s: float) -> int:
+        return int((UNIX_S + self.now + clock_s) * 1000)
+
+    def _boot(self, node: Node, seeds: Iterable[str]) -> None:
+        node.machine.start(node.address, now=self.now)
+        node.machine.join([self.nodes[name].address for name in seeds])
+        self._flush(node)
+
+    def _flush(self, node: Node) -> None:
+        machine = node.machine
+        for event in machine.events():
+            if isinstance(event, EpochRaised):
+                node.epoch = event.epoch
+        for data, address in machine.datagrams_to_send():
+            self._send(node, data, address)
+        for push in machine.streams_to_send():
+            self._push(node, push)
+        self._alarm(node)
+        if self.on_step is not None:
+            self.on_step(node)
+
+    def _alarm(self, node: Node) -> None:
+        due = node.machine.next_timer()
+        if due < node.alarm_at:
+            node.alarm_at = due
+            self._clock.at(max(due, self.now), self._wake, node, node.machine, due)
+
+    def _wake(self, node: Node, machine: Machine, due: float) -> None:
+        if node.machine is not machine or node.alarm_at != due:
+            return
+        node.alarm_at = NEVER
+        if not node.is_up or node.is_paused:
+            return
+        if machine.next_timer() > self._clock.now:
+            self._alarm(node)
+            return
+        machine.handle_timer(now=self._clock.now)
+        self._flush(node)
+
+    def _passes(self, node: Node, other: Node) -> bool:
+        if not other.is_up or other.side != node.side:
+            return False
+        return not self.cut or (node.name, other.name) not in self.cut
+
+    def _send(self, node: Node, data: bytes, address: Address) -> None:
+        self.sent[node.name] = self.sent.get(node.name, 0) + 1
+        self.largest = max(self.largest, len(data))
+        other = self._by_address.get(address)
+        faults, rng = self.faults, self.rng
+        if other is None or not self._passes(node, other):
+            return
+        if faults.loss and rng.random() < faults.loss:
+            return
+        copies = 2 if faults.duplicates and rng.random() < faults.duplicates else 1
+        shortest, longest = faults.latency_s
+        for _ in range(copies):
+            wait = shortest + (longest - shortest) * rng.random()
+            if faults.reorder and rng.random() < faults.reorder:
+                wait += faults.reorder_s * rng.random()
+            self._clock.at(self._clock.now + wait, self._arrive, node, other, data)
+
+    def _arrive(self, node: Node, other: Node, data: bytes) -> None:
+        if not other.is_up:
+            return
+        now = self._clock.now
+        if other.is_paused or other.inbox or other.busy_until > now:
+            if len(other.inbox) < INBOX_MAX:
+                other.inbox.append((data, node.address))
+            self._serve_inbox(other)
+            return
+        other.busy_until = now + other.service_s
+        self._take(other, data, node.address)
+
+    def _serve_inbox(self, node: Node) -> None:
+        if node.inbox and not node.is_serving and not node.is_paused:
+            node.is_serving = True
+            at = max(self.now, node.busy_until)
+            self._clock.at(at, self._serve_next, node, node.machine)
+
+    def _serve_next(self, node: Node, machine: Machine) -> None:
+        if node.machine is not machine:
+            return
+        node.is_serving = False
+        if node.is_paused or not node.is_up or not node.inbox:
+            return
+        data, source = node.inbox.popleft()
+        node.busy_until = self.now + node.service_s
+        self._take(node, data, source)
+        self._serve_inbox(node)
+
+    def _take(self, node: Node, data: bytes, source: Address) -> None:
+        now = self._clock.now
+        self.delivered += 1
+        # Hashes of numbers do not depend on the process, unlike those of text.
+        self._trace = hash((self._trace, now, node.number, len(data)))
+        node.machine.receive_datagram(data, source, now=now)
+        self._flush(node)
+
+    def _push(self, node: Node, push: StreamPush) -> None:
+        """Carry a stream: two round trips, then it arrives whole; or it times out."""
+        other = self._by_address.get(push.address)
+        works = other is not None and self.faults.streams and self._passes(node, other)
+        wait = 4 * self.rng.uniform(*self.faults.latency_s) if works else _STREAM_S
+        finish = partial(self._finish_push, node, node.machine, other if works else None, push)
+        self._clock.at(self.now + wait, finish)
+
+    def _finish_push(
+        self, node: Node, machine: Machine, other: Node | None, push: StreamPush
+    ) -> None:
+        is_sent = other is not None and self._passes(node, other)
+        if is_sent and other is not None and not other.is_paused:
+            for frame in push.frames:
+                other.machine.receive_frame(frame, node.address, now=self.now)
+            self._flush(other)
+        if node.machine is machine and node.is_up and not node.is_paused:
+            machine.stream_done(push.node_id, is_sent=is_sent, now=self.now)
+            self._flush(node)
