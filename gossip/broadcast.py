@@ -117,6 +117,11 @@ class Queues:
         self.dropped = 0
         self._ranks: tuple[dict[str, _Tiers], ...] = tuple({} for _ in Rank)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        return not any(self._ranks)
+
     def __len__(self) -> int:
         return sum(len(tiers) for scopes in self._ranks for tiers in scopes.values())
 

@@ -51,6 +51,7 @@ class Lead(Flag):
 class _Hashes:
     buckets: list[int]
     owners: dict[str, int]
+    total: int = 0
 
 
 class Summary:
@@ -102,10 +103,8 @@ class Summary:
 
     def total(self, scope: str) -> bytes:
         """Return the hash of all buckets together."""
-        total = 0
-        for bucket in self.hashes(scope):
-            total ^= bucket
-        return total.to_bytes(HASH_BYTES, "big")
+        self.hashes(scope)
+        return self._hashes[scope].total.to_bytes(HASH_BYTES, "big")
 
     def forget(self, scope: str) -> None:
         """Drop what is cached of a scope."""
@@ -163,7 +162,9 @@ class Summary:
     def _rehash(self, scope: str, held: _Hashes, owner: str) -> None:
         entry = self.entry(scope, owner)
         fresh = 0 if entry is None or not self.counts(scope, entry) else _hash(entry)
-        held.buckets[self._bucket(owner)] ^= held.owners.get(owner, 0) ^ fresh
+        change = held.owners.get(owner, 0) ^ fresh
+        held.buckets[self._bucket(owner)] ^= change
+        held.total ^= change
         held.owners[owner] = fresh
         if not fresh:
             del held.owners[owner]

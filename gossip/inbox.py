@@ -91,7 +91,7 @@ class Inbox:
             if is_stream and sender is not None:
                 source = sender.record.address  # it hears nothing where it calls from
             self._take(message, source, name, now=now)
-        sender = self._members.by_tag(packet.sender)
+        sender = sender or self._members.by_tag(packet.sender)
         if is_stream:
             return True
         if sender is None or sender.record.epoch < packet.epoch:

@@ -44,6 +44,7 @@ from gossip.wire import (
     DigestEntry,
     InvalidError,
     NodeRecord,
+    Record,
     State,
     Update,
 )
@@ -181,7 +182,7 @@ class Machine:
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be disseminated."""
-        return not len(self._queues)
+        return self._queues.is_empty
 
     def start(self, advertise: Address, *, now: float) -> None:
         """Begin, reachable at `advertise`."""
@@ -288,6 +289,8 @@ class Machine:
 
     def events(self) -> list[Event]:
         """Return and forget what changed, oldest first."""
+        if not self._events and not self._directory.changed:
+            return []
         events = [*self._events, *map(RecordsChanged, sorted(self._directory.changed))]
         self._events.clear()
         self._directory.changed.clear()
@@ -308,6 +311,11 @@ class Machine:
     def positions(self, scope: str) -> Sequence[DigestEntry]:
         """Return how far each owner's log is known in a scope, hidden ones included."""
         return self._summary.entries(scope)
+
+    def own_log(self, scope: str) -> tuple[Record, ...]:
+        """Return what this node has written in a scope, tombstones included, by version."""
+        log = self._directory.table.get(scope, self.me.node_id)
+        return () if log is None else tuple(log.after(0))
 
     def stats(self) -> GossipStats:
         """Return the counters."""

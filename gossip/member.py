@@ -62,6 +62,17 @@ class MemberTable:
         self._members: dict[str, Member] = {}
         self._tags: dict[bytes, str] = {}
         self._live: list[str] | None = None
+        self._live_count = 0
+
+    @property
+    def has_live(self) -> bool:
+        """Whether any member is up."""
+        return self._live_count > 0
+
+    @property
+    def has_dead(self) -> bool:
+        """Whether any member is not up."""
+        return self._live_count < len(self._members)
 
     def __len__(self) -> int:
         return len(self._members)
@@ -105,6 +116,7 @@ class MemberTable:
         held = self._members.get(record.node_id)
         if held is None:
             self._members[record.node_id] = Member(record, State.ALIVE, None, now)
+            self._live_count += 1
             self._tags[sender_tag(record.node_id)] = record.node_id
             self._changed()
             return Verdict.NEW
@@ -114,7 +126,7 @@ class MemberTable:
         if is_new_life or (is_newer and held.state is not State.LEFT):
             if held.state is not State.ALIVE or is_new_life:
                 held.since = now
-            held.state, held.claim = State.ALIVE, None
+            self._set(held, State.ALIVE, None)
         self._changed()
         return Verdict.NEW
 
@@ -139,8 +151,8 @@ class MemberTable:
         verdict = self.judge(claim)
         if verdict is Verdict.NEW:
             held = self._members[claim.subject]
-            held.state = claim.state if state is None else state
-            held.claim, held.since = claim, now
+            held.since = now
+            self._set(held, claim.state if state is None else state, claim)
             self._changed()
         return verdict
 
@@ -153,6 +165,11 @@ class MemberTable:
         if old:
             self._changed()
         return old
+
+    def _set(self, member: Member, state: State, claim: Claim | None) -> None:
+        self._live_count -= member.is_live
+        member.state, member.claim = state, claim
+        self._live_count += member.is_live
 
     def _changed(self) -> None:
         self.version += 1

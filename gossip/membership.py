@@ -309,7 +309,7 @@ class Membership:
     def _reconnect(self, now: float) -> None:
         """Try one dead member whose turn has come."""
         self._timers.at(now + self._config.reconnect_interval_s, self._reconnect)
-        if len(self._members) == len(self._members.live()) or self.has_left:
+        if not self._members.has_dead or self.has_left:
             return
         due = [
             member

@@ -62,12 +62,12 @@ class Notary:
                 self._wait(Held(said, source, is_relayed, now), now=now)
             if check is not Check.PASSED:
                 return
-        was_alone = not self._members.live()
+        was_alone = not self._members.has_live
         if isinstance(said, NodeRecord):
             self._membership.take_record(said, source, now=now, relay=is_relayed)
         elif self._membership.take_claim(said, source, now=now, relay=is_relayed) is Verdict.AHEAD:
             self._sync.pull(source, self._membership.me, now=now)
-        if was_alone and self._members.live():
+        if was_alone and self._members.has_live:
             self._on_company(now)
 
     def take_offer_untrusted(self, offer: CertificateOffer, *, now: float) -> None:

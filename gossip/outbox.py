@@ -10,7 +10,7 @@ Invariant: no datagram is longer than `packet_bytes_max`, whatever is queued.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gossip.broadcast import Queues
 from gossip.codec import PACKET_OVERHEAD_BYTES, Codec
@@ -24,7 +24,7 @@ from gossip.wire import Address, Message
 @dataclass(slots=True)
 class _Parcel:
     node_id: str | None
-    messages: list[bytes] = field(default_factory=list[bytes])
+    messages: list[bytes]
     is_filled: bool = False
     """Queued updates are in it already."""
 
@@ -66,19 +66,17 @@ class Outbox:
 
     def send(self, address: Address, *messages: Message, node_id: str | None = None) -> None:
         """Say something to an address; `node_id` if it is known who listens there."""
-        self.send_encoded(address, map(self.encode, messages), node_id=node_id)
+        parcel = self._parcel(address, node_id)
+        for message in messages:
+            self._add(parcel, self.encode(message))
 
     def send_encoded(
         self, address: Address, messages: Iterable[bytes], *, node_id: str | None
     ) -> None:
         """As `send`, for messages that are encoded already."""
-        parcel = self._parcels.setdefault(address, _Parcel(node_id))
-        parcel.node_id = parcel.node_id or node_id
+        parcel = self._parcel(address, node_id)
         for data in messages:
-            if len(data) > self.room:
-                self._counters.oversized += 1
-            else:
-                parcel.messages.append(data)
+            self._add(parcel, data)
 
     def send_updates(self, address: Address, *, node_id: str) -> int:
         """Send a packet of queued updates, now rather than with something else.
@@ -103,15 +101,33 @@ class Outbox:
         parcels, self._parcels = self._parcels, {}
         out: list[tuple[bytes, Address]] = []
         for address, parcel in parcels.items():
-            out.extend((self._codec.seal(body), address) for body in self._bodies(parcel))
+            for body in self._bodies(parcel):
+                data = self._codec.seal(body)
+                self._counters.bytes_out += len(data)
+                out.append((data, address))
         self._counters.datagrams_out += len(out)
-        self._counters.bytes_out += sum(len(data) for data, _ in out)
         return out
 
     def drain_pushes(self) -> list[StreamPush]:
         """Return and forget the streams to send."""
+        if not self._pushes:
+            return []
         pushes, self._pushes = self._pushes, []
         return pushes
+
+    def _parcel(self, address: Address, node_id: str | None) -> _Parcel:
+        parcel = self._parcels.get(address)
+        if parcel is None:
+            parcel = self._parcels[address] = _Parcel(node_id, [])
+        elif parcel.node_id is None:
+            parcel.node_id = node_id
+        return parcel
+
+    def _add(self, parcel: _Parcel, data: bytes) -> None:
+        if len(data) > self.room:
+            self._counters.oversized += 1
+        else:
+            parcel.messages.append(data)
 
     def _bodies(self, parcel: _Parcel) -> Iterable[list[bytes]]:
         member = None if parcel.node_id is None else self._members.get(parcel.node_id)
@@ -126,7 +142,7 @@ class Outbox:
                 batch, room = [], self.room
             batch.append(data)
             room -= len(data)
-        if member is not None and len(self._queues) and not parcel.is_filled:
+        if member is not None and not self._queues.is_empty and not parcel.is_filled:
             scopes = self._directory.scopes_shared_with(member.node_id)
             batch.extend(self._queues.take(room, scopes))
         if batch:

@@ -134,7 +134,7 @@ class Spread:
         return turn[:count]
 
     def _recently_dead(self, scope: str, *, now: float) -> set[str]:
-        if scope != NODES or len(self._members) == len(self._members.live()):
+        if scope != NODES or not self._members.has_dead:
             return set()
         then = now - self._config.gossip_to_dead_s
         dead = [m for m in self._members.all() if m.state is State.DEAD and m.since > then]

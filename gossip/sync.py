@@ -85,7 +85,7 @@ class Syncer:
         outbox: Outbox,
         counters: Counters,
     ) -> None:
-        self.bootstrap: tuple[Address, ...] = ()
+        self._bootstrap: tuple[Address, ...] = ()
         self._config = config
         self._rng = rng
         self._timers = timers
@@ -100,6 +100,18 @@ class Syncer:
         self._streaming: dict[str, float] = {}
         self._no_stream: dict[str, float] = {}
         self._pulled: dict[Address, float] = {}
+        self._lost: list[Address] = []
+        self._lost_at = -1
+
+    @property
+    def bootstrap(self) -> tuple[Address, ...]:
+        """Where to look for the cluster."""
+        return self._bootstrap
+
+    @bootstrap.setter
+    def bootstrap(self, addresses: tuple[Address, ...]) -> None:
+        self._bootstrap = addresses
+        self._lost_at = -1
 
     def start(self, scope: str, *, now: float) -> None:
         """Begin rounds in a scope, the first ones soon and with different peers."""
@@ -146,13 +158,15 @@ class Syncer:
 
         Tells whether there is one.
         """
-        members = self._members.all()
-        known = {me.address, *(m.record.address for m in members if m.is_live)}
-        dead = [m.record.address for m in members if m.state is State.DEAD]
-        lost = [address for address in (*dead, *self.bootstrap) if address not in known]
-        if lost:
-            self.contact(self._rng.choice(lost), me)
-        return bool(lost)
+        if self._lost_at != self._members.version:
+            self._lost_at = self._members.version
+            members = self._members.all()
+            known = {me.address, *(m.record.address for m in members if m.is_live)}
+            dead = [m.record.address for m in members if m.state is State.DEAD]
+            self._lost = [a for a in (*dead, *self.bootstrap) if a not in known]
+        if self._lost:
+            self.contact(self._rng.choice(self._lost), me)
+        return bool(self._lost)
 
     def stream_done(self, node_id: str, *, is_sent: bool, now: float) -> None:
         """Take note of what became of a stream."""

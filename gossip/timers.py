@@ -41,12 +41,17 @@ class Timers:
 
     def next(self) -> float:
         """Return when the earliest timer is due, or infinity."""
-        while self._heap and self._heap[0][1] not in self._callbacks:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else _NEVER
+        heap, callbacks = self._heap, self._callbacks
+        while heap and heap[0][1] not in callbacks:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else _NEVER
 
     def fire(self, now: float) -> None:
         """Call what is due at `now`, including what these calls make due."""
-        while self.next() <= now:
-            _, timer = heapq.heappop(self._heap)
-            self._callbacks.pop(timer)(now)
+        heap, callbacks = self._heap, self._callbacks
+        while heap and heap[0][0] <= now:
+            _, timer = heapq.heappop(heap)
+            callback = callbacks.pop(timer, None)
+            if callback is not None:
+                callback(now)
+                heap = self._heap  # a cancelled timer may have had it rebuilt
