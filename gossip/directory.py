@@ -207,6 +207,13 @@ class Directory:
             self._views[scope] = found
         return found
 
+    def holds(self, scope: str, owner: str, key: str) -> bool:
+        """Tell whether a record is visible, without a look at all others."""
+        log = self.table.get(scope, owner)
+        record = None if log is None else log.records.get(key)
+        is_there = record is not None and record.value is not None
+        return is_there and scope in self._attachments and self.is_current(scope, owner)
+
     def take_update(self, update: Update) -> Verdict:
         """Merge one record of another owner; AHEAD if it cannot be taken."""
         if not self._is_welcome(update.scope, update.owner):

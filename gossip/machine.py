@@ -308,6 +308,14 @@ class Machine:
         """Return the visible records of a scope this node is attached to, its own included."""
         return self._directory.records(scope)
 
+    def holds(self, scope: str, owner: str, key: str) -> bool:
+        """Tell whether a record is visible here."""
+        return self._directory.holds(scope, owner, key)
+
+    def peers(self, scope: str) -> Sequence[str]:
+        """Return the other members that are up and attached to a scope."""
+        return self._directory.peers(scope)
+
     def positions(self, scope: str) -> Sequence[DigestEntry]:
         """Return how far each owner's log is known in a scope, hidden ones included."""
         return self._summary.entries(scope)

@@ -23,8 +23,6 @@ class Node:
     """What its disk says."""
     service_s: float
     """How long it is busy with one packet: an inbox is never processed in zero time."""
-    clock_s: float = 0.0
-    """Its wall clock is wrong by so much."""
     is_up: bool = True
     is_paused: bool = False
     side: int = 0
@@ -34,6 +32,8 @@ class Node:
     busy_until: float = 0.0
     is_serving: bool = False
     """Whether an event is set that takes the next packet of the inbox."""
+    heard_from: str = ""
+    """Who sent the packet that it took last."""
     inbox: deque[tuple[bytes, Address]] = field(default_factory=deque[tuple[bytes, Address]])
 
     def begin(self, machine: Machine, epoch: int) -> None:

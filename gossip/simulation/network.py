@@ -20,7 +20,7 @@ from random import Random
 
 from gossip.codec import SealedCodec
 from gossip.config import GossipConfig
-from gossip.events import EpochRaised
+from gossip.events import EpochRaised, Event
 from gossip.keyring import GossipKey, KeyState
 from gossip.machine import Machine
 from gossip.memory import MemoryAuthority
@@ -98,6 +98,8 @@ class SimNetwork:
         self.nodes: dict[str, Node] = {}
         self.on_step: Callable[[Node], None] | None = None
         """Called after every step of a node."""
+        self.on_event: Callable[[Node, Event], None] | None = None
+        """Called with every event of a node."""
         self._clock = Clock()
         self._seed_nodes = seed_nodes
         self._by_address: dict[Address, Node] = {}
@@ -173,12 +175,11 @@ class SimNetwork:
         clock_s: float = 0.0,
         join: Iterable[str] = (),
     ) -> None:
-        """Start a node again, in a new life; `clock_s`: its wall clock is wrong by so much."""
+        """Start a node again, in a new life; `clock_s`: its wall clock was wrong at that moment."""
         node = self.nodes[name]
-        node.clock_s = clock_s
         wall_ms = self._wall_ms(clock_s)
         epoch = max(node.epoch + 1, wall_ms) if keeps_disk else wall_ms
-        node.begin(self.make_machine(name, epoch, clock_s=clock_s), epoch)
+        node.begin(self.make_machine(name, epoch), epoch)
         self._boot(node, list(join) or [other for other in self.nodes if other != name][:3])
 
     def pause(self, name: str) -> None:
@@ -235,7 +236,7 @@ class SimNetwork:
         """Return the records a node sees in a scope."""
         return {(r.owner, r.key): r.value for r in self.machine(name).records(scope)}
 
-    def make_machine(self, name: str, epoch: int, *, clock_s: float = 0.0) -> Machine:
+    def make_machine(self, name: str, epoch: int) -> Machine:
         """Return a machine of this network, not started yet."""
         return Machine(
             node_id=name,
@@ -246,7 +247,7 @@ class SimNetwork:
             keys=KEYS,
             identity=AUTHORITY.identity(name),
             rng=Random(self.rng.getrandbits(64)),  # noqa: S311 - as above
-            wall_offset_s=UNIX_S + clock_s,
+            wall_offset_s=UNIX_S,
             codec=ObjectCodec if self.mode is Mode.OBJECTS else SealedCodec,
         )
 
@@ -263,6 +264,8 @@ class SimNetwork:
         for event in machine.events():
             if isinstance(event, EpochRaised):
                 node.epoch = event.epoch
+            if self.on_event is not None:
+                self.on_event(node, event)
         for data, address in machine.datagrams_to_send():
             self._send(node, data, address)
         for push in machine.streams_to_send():
@@ -345,6 +348,7 @@ class SimNetwork:
         self.delivered += 1
         # Hashes of numbers do not depend on the process, unlike those of text.
         self._trace = hash((self._trace, now, node.number, len(data)))
+        node.heard_from = self._by_address[source].name
         node.machine.receive_datagram(data, source, now=now)
         self._flush(node)
 
