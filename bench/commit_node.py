@@ -137,6 +137,7 @@ async def run(directory: Path, number: int) -> None:
     footprint.after_start()
     async with asyncio.TaskGroup() as group:
         running = group.create_task(raft.run())
+        accepting = group.create_task(port.run())
         serve = serving(raft, Proposer(raft))
         server = await asyncio.get_running_loop().create_server(
             lambda: Front(serve, group), "127.0.0.1", settings["http"][number]
@@ -144,6 +145,7 @@ async def run(directory: Path, number: int) -> None:
         await asyncio.to_thread(sys.stdin.read)
         server.close()
         running.cancel()
+        accepting.cancel()
     await port.close()
 
 

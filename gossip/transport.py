@@ -6,7 +6,8 @@ TLS when contexts are given; the frames are sealed like datagrams, so junk is re
 
 Invariants:
     an error of the socket or of a peer is counted, never fatal; a bug ends `run`;
-    at most `_STREAMS_MAX` connections exist each way, each for at most `_STREAM_S`.
+    at most `_STREAMS_MAX` connections exist each way, each for at most `_STREAM_S`, and from one
+    address at most `_STREAMS_PER_ADDRESS_MAX`: half-open ones do not shut out the members.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import contextlib
 import logging
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable
 
 from gossip.events import Event
@@ -34,6 +36,7 @@ _BATCH = 64
 """Datagrams read before the machine's answers are sent."""
 _BUFFER_BYTES = 1 << 20
 _STREAMS_MAX = 16
+_STREAMS_PER_ADDRESS_MAX = 4
 _STREAM_S = 10.0
 _FRAME_BYTES_MAX = 4 << 20
 _STREAM_BYTES_MAX = 20 << 20
@@ -92,7 +95,8 @@ class Transport:
         self._client_ssl = client_ssl
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
-        self._streams_in = 0
+        self._streams_in: Counter[str] = Counter()
+        """By address."""
         self._streams_out = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -174,12 +178,16 @@ class Transport:
                 logger.warning("gossip stream not accepted error=%s", exc)
                 await asyncio.sleep(_ACCEPT_PAUSE_S)
                 continue
-            if self._streams_in >= _STREAMS_MAX:
+            source = (str(address[0]), int(address[1]))
+            if (
+                self._streams_in.total() >= _STREAMS_MAX
+                or self._streams_in[source[0]] >= _STREAMS_PER_ADDRESS_MAX
+            ):
                 self.counters.streams_refused += 1
                 connection.close()
                 continue
-            self._streams_in += 1
-            group.create_task(self._serve(connection, (str(address[0]), int(address[1]))))
+            self._streams_in[source[0]] += 1
+            group.create_task(self._serve(connection, source))
 
     async def _serve(self, connection: socket.socket, source: Address) -> None:
         context = None if self._server_ssl is None else self._server_ssl()
@@ -199,7 +207,9 @@ class Transport:
             self.counters.streams_broken += 1
             logger.debug("gossip stream broken peer=%s error=%r", source[0], exc)
         finally:
-            self._streams_in -= 1
+            self._streams_in[source[0]] -= 1
+            if not self._streams_in[source[0]]:
+                del self._streams_in[source[0]]
             _abort(transport)
             connection.close()
 

@@ -1,8 +1,10 @@
 """The TLS server of port 2377, shared by HTTP and Raft: the peer says which by ALPN.
 
-A connection costs nothing beyond its socket until the TLS handshake is done, and that has a
-deadline. Then it is handed to one of two protocol factories and this module is out of its way. A
-peer without a certificate can only join, which does not take long: it has a deadline too.
+Driven by `open`, `run` and `close`. The TLS handshake of a connection has a deadline, and only so
+many are under way, of one address even fewer: whoever opens connections by the thousand costs a
+bounded amount of memory, and does not shut out nodes with other addresses. Then a connection is
+handed to one of two protocol factories and this module is out of its way. A peer without a
+certificate can only join, which does not take long: it has a deadline too, and the same bounds.
 
 Invariant: Raft sees only connections whose certificate is a manager's, of this cluster, and valid
 now (the TLS context leaves time to us, see `cluster.ca.tls`); whether it is a current member is for
@@ -13,7 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakSet
@@ -29,8 +33,16 @@ from cluster.model.node import Role
 logger = logging.getLogger(__name__)
 
 HANDSHAKE_S = 5.0
+HANDSHAKES_MAX = 256
+"""TLS handshakes under way: each holds about 100 KB."""
+HANDSHAKES_PER_ADDRESS_MAX = 64
 ANONYMOUS_S = 30.0
 """How long a connection without a certificate may last."""
+ANONYMOUS_MAX = 128
+"""Connections without a certificate: nodes that join in one moment."""
+ANONYMOUS_PER_ADDRESS_MAX = 32
+ACCEPT_PAUSE_S = 0.1
+"""After the machine had no descriptor left for a connection."""
 CONNECTIONS_MAX = 12_000
 """More than the sessions that one manager has (see `server.SESSIONS_MAX`)."""
 SHUTDOWN_S = 1.0
@@ -46,14 +58,18 @@ class PortStats:
 
     connections: int
     accepted: int
+    handshakes: int
+    """Under way now."""
     handshakes_failed: int
     """Garbage, foreign certificates, or no handshake in time."""
+    shed: int
+    """Before the handshake: too many under way, of this address or in all."""
     refused: int
     """After the handshake: too many, or not allowed to speak Raft."""
 
 
 class ControlPort:
-    """The server. `open`, then `close`."""
+    """The server. `open`, then `run`, then `close`."""
 
     def __init__(
         self,
@@ -76,9 +92,12 @@ class ControlPort:
         self._clock = clock
         self._handshake_s = handshake_s
         self._anonymous_s = anonymous_s
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._transports: WeakSet[asyncio.BaseTransport] = WeakSet()
-        self._accepted = self._failed = self._refused = 0
+        self._anonymous: WeakSet[asyncio.BaseTransport] = WeakSet()
+        self._handshakes: Counter[str] = Counter()
+        """Under way, by address."""
+        self._accepted = self._failed = self._shed = self._refused = 0
 
     async def open(self, host: str, port: int) -> tuple[str, int]:
         """Listen, and return the address that was bound.
@@ -86,24 +105,43 @@ class ControlPort:
         Raises:
             OSError: the address is taken, or not ours.
         """
-        await self._runner.setup()
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Arrival(self),
-            host,
-            port,
-            ssl=self._context,
-            ssl_handshake_timeout=self._handshake_s,
-            ssl_shutdown_timeout=SHUTDOWN_S,
+        listener = socket.create_server(
+            (host, port),
+            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
             backlog=BACKLOG,
         )
-        bound = self._server.sockets[0].getsockname()
+        listener.setblocking(False)
+        self._listener = listener
+        await self._runner.setup()
+        bound = listener.getsockname()
         logger.info("control port open: address=%s port=%d", bound[0], bound[1])
         return str(bound[0]), int(bound[1])
 
+    async def run(self) -> None:
+        """Take connections until cancelled; those that were taken go on until `close`."""
+        loop = asyncio.get_running_loop()
+        if self._listener is None:
+            raise RuntimeError("the port is not open")
+        async with asyncio.TaskGroup() as group:
+            while True:
+                try:
+                    connection, address = await loop.sock_accept(self._listener)
+                except OSError as error:  # out of descriptors, or the peer has gone already
+                    logger.warning("connection not accepted: error=%s", error)
+                    await asyncio.sleep(ACCEPT_PAUSE_S)
+                    continue
+                self._accepted += 1
+                source = str(address[0])
+                if self._is_crowded(source):
+                    self._shed += 1
+                    connection.close()
+                else:
+                    group.create_task(self._shake_hands(connection, source))
+
     async def close(self) -> None:
         """Stop listening and end all connections."""
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
         for transport in list(self._transports):
             _abort(transport)
@@ -111,20 +149,40 @@ class ControlPort:
     def stats(self) -> PortStats:
         """Return counters."""
         connections = sum(not t.is_closing() for t in self._transports)
-        return PortStats(connections, self._accepted, self._failed, self._refused)
+        return PortStats(
+            connections=connections,
+            accepted=self._accepted,
+            handshakes=self._handshakes.total(),
+            handshakes_failed=self._failed,
+            shed=self._shed,
+            refused=self._refused,
+        )
+
+    def _is_crowded(self, source: str) -> bool:
+        return (
+            self._handshakes.total() >= HANDSHAKES_MAX
+            or self._handshakes[source] >= HANDSHAKES_PER_ADDRESS_MAX
+        )
+
+    async def _shake_hands(self, connection: socket.socket, source: str) -> None:
+        self._handshakes[source] += 1
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: _Arrival(self),
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=self._handshake_s,
+                ssl_shutdown_timeout=SHUTDOWN_S,
+            )
+        except OSError as error:
+            self._failed += 1
+            logger.debug("no handshake: address=%s error=%r", source, error)
+        finally:
+            self._handshakes[source] -= 1
+            if not self._handshakes[source]:
+                del self._handshakes[source]
 
     # What an arrival asks.
-
-    def arrived(self, overdue: Callable[[], None]) -> asyncio.TimerHandle:
-        """Count a connection, and return the timer that waits for its handshake."""
-        self._accepted += 1
-        # Asyncio ends a failed or overdue handshake without a word to the protocol, so what has
-        # not come by then has failed.
-        return asyncio.get_running_loop().call_later(self._handshake_s * 1.2, overdue)
-
-    def failed(self) -> None:
-        """Count a handshake that came to nothing."""
-        self._failed += 1
 
     def protocol_for(self, transport: asyncio.Transport) -> asyncio.BaseProtocol | None:
         """Return the protocol that takes over a connection; None: it is refused."""
@@ -151,9 +209,17 @@ class ControlPort:
         if server is None:
             raise CertificateError("the port is closing")
         if transport.get_extra_info("ssl_object").getpeercert(binary_form=True) is None:
+            self._check_anonymous(transport)
             loop = asyncio.get_running_loop()
             loop.call_later(self._anonymous_s, _abort, transport)
+            self._anonymous.add(transport)
         return server()
+
+    def _check_anonymous(self, transport: asyncio.Transport) -> None:
+        here = [_address_of(t) for t in self._anonymous if not t.is_closing()]
+        own = here.count(_address_of(transport))
+        if len(here) >= ANONYMOUS_MAX or own >= ANONYMOUS_PER_ADDRESS_MAX:
+            raise CertificateError("too many connections without a certificate")
 
 
 class _Arrival(asyncio.Protocol):
@@ -161,10 +227,8 @@ class _Arrival(asyncio.Protocol):
 
     def __init__(self, port: ControlPort) -> None:
         self._port = port
-        self._timer = port.arrived(port.failed)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._timer.cancel()
         if not isinstance(transport, asyncio.Transport):
             raise TypeError("the server is not a stream server")
         protocol = self._port.protocol_for(transport)
@@ -173,6 +237,11 @@ class _Arrival(asyncio.Protocol):
             return
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
+
+
+def _address_of(transport: asyncio.BaseTransport) -> str:
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if peer else ""
 
 
 def _abort(transport: asyncio.BaseTransport) -> None:

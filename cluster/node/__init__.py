@@ -8,6 +8,7 @@ Modules:
     facts: what it says of its machine
     footprint: how little memory it needs
     founding: the first objects and files of a cluster
+    http_log: what the HTTP servers may log of requests that are none
     identity: who it is to gossip
     leader: the control loops of the leading manager
     manager: consensus, port 2377 and sessions of a manager

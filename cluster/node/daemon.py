@@ -22,7 +22,7 @@ from cluster.api.server import serve
 from cluster.ca.certificates import CertificateError
 from cluster.consensus.errors import StorageFailure
 from cluster.model.errors import ClusterError, FailedPrecondition, Invalid
-from cluster.node import footprint
+from cluster.node import footprint, http_log
 from cluster.node.config import NodeConfig
 from cluster.node.node import Node
 from cluster.node.state_file import CorruptMembershipError
@@ -76,6 +76,7 @@ async def _run(config: NodeConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     node = Node(config)
+    http_log.shorten()
     footprint.after_start()
     async with serve(node, config.api_socket, group=_group(config)), asyncio.TaskGroup() as group:
         living = group.create_task(node.run())

@@ -122,9 +122,10 @@ class Manager:
             OSError: the control port cannot be opened.
         """
         host, _, port = self._record.listen.rpartition(":")
-        await self._port.open(host, int(port))
+        await self._port.open(host.strip("[]"), int(port))
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._port.run())
                 group.create_task(self.raft.run())
                 group.create_task(self.sessions.run())
                 group.create_task(self._lead())

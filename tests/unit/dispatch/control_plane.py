@@ -229,20 +229,31 @@ class Manager:
 
 
 @asynccontextmanager
+async def listening(manager: Manager) -> AsyncGenerator[Manager]:
+    """Run a manager's port."""
+    await manager.start()
+    async with asyncio.TaskGroup() as group:
+        accepting = group.create_task(manager.port.run())
+        try:
+            yield manager
+        finally:
+            accepting.cancel()
+            await manager.port.close()
+
+
+@asynccontextmanager
 async def running(manager: Manager) -> AsyncGenerator[Manager]:
     """Run a manager that is a member."""
     world = manager.world
-    await manager.start()
-    if world.snapshot().cluster is None:
-        await world.propose(PutCluster(world.cluster))
-    await world.add_node(manager.certified, Role.MANAGER, manager.address)
-    async with asyncio.TaskGroup() as group:
+    async with listening(manager), asyncio.TaskGroup() as group:
+        if world.snapshot().cluster is None:
+            await world.propose(PutCluster(world.cluster))
+        await world.add_node(manager.certified, Role.MANAGER, manager.address)
         sessions = group.create_task(manager.sessions.run())
         try:
             yield manager
         finally:
             sessions.cancel()
-            await manager.port.close()
 
 
 @asynccontextmanager

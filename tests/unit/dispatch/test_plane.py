@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -12,8 +13,10 @@ from random import Random
 import pytest
 
 from cluster.ca.files import CertificateDirectory
+from cluster.ca.tls import pinning_context
 from cluster.dispatch.client import SessionClient
 from cluster.dispatch.messages import LogRecord, ManagerAddress
+from cluster.dispatch.port import ANONYMOUS_PER_ADDRESS_MAX, HANDSHAKES_PER_ADDRESS_MAX
 from cluster.dispatch.requests import LogQuery
 from cluster.model.ids import NodeId, ServiceId, TaskId
 from cluster.model.logs import LogOptions, LogStream
@@ -171,6 +174,38 @@ async def test_logs_are_read_through_any_manager(world: World) -> None:
                                 break
                     assert read == records
                     await wait_until(lambda: agent.open_logs == 0)
+
+
+async def test_one_address_has_only_so_many_handshakes_under_way(world: World) -> None:
+    """And other addresses are let in meanwhile: the worker calls from 127.0.0.1."""
+    manager = Manager(world)
+    worker = world.certify(Role.WORKER)
+    async with running(manager), AsyncExitStack() as stack:
+        await world.add_node(worker, Role.WORKER)
+        host, _, port = manager.address.rpartition(":")
+        for number in range(HANDSHAKES_PER_ADDRESS_MAX + 10):
+            made = stack.enter_context(socket.socket())
+            made.bind(("127.0.0.2", 0))
+            made.connect((host, int(port)))
+            await wait_until(lambda number=number: manager.port.stats().accepted > number)  # type: ignore[misc]
+        stats = manager.port.stats()
+        assert (stats.handshakes, stats.shed) == (HANDSHAKES_PER_ADDRESS_MAX, 10)
+        async with session_of(worker, [manager.at]) as (_, agent):
+            await wait_until(lambda: bool(agent.assignments))
+
+
+async def test_strangers_without_a_certificate_are_few(world: World) -> None:
+    manager = Manager(world)
+    async with running(manager), AsyncExitStack() as stack:
+        host, _, port = manager.address.rpartition(":")
+        for _ in range(ANONYMOUS_PER_ADDRESS_MAX):
+            _, writer = await asyncio.open_connection(host, int(port), ssl=pinning_context())
+            stack.callback(writer.close)
+        await wait_until(lambda: manager.port.stats().connections == ANONYMOUS_PER_ADDRESS_MAX)
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=pinning_context())
+        stack.callback(writer.close)
+        assert await reader.read() == b""
+        assert manager.port.stats().refused == 1
 
 
 async def test_closing_the_port_ends_all_connections(world: World) -> None:

@@ -244,8 +244,12 @@ async def test_half_open_connections_are_limited(tmp_path: Path) -> None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.05):
                     closed += await reader.read(1) == b""
-        assert closed == 4
-        assert a.stats().shell.streams_refused == 4
+        assert closed == 16
+        assert a.stats().shell.streams_refused == 16
+        with socket.socket() as other:  # those of another address are taken
+            other.bind(("127.0.0.2", 0))
+            other.connect(_address(a))
+            await _wait_until([a], lambda: a.stats().shell.streams_in == 5)
 
 
 async def test_address_that_cannot_be_reached_harms_nobody(tmp_path: Path) -> None:
