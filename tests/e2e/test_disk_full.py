@@ -1,0 +1,125 @@
+"""The leader's disk fills up: it ends with a clear word, another one leads, nothing is lost.
+
+Real processes; the first manager's state is on a small file system of its own, so it needs root.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cluster.local.control import Request, ask
+from cluster.local.demo import Api
+from cluster.local.layout import Layout
+from cluster.model.errors import ClusterError
+from tests.e2e import lab
+
+pytestmark = [
+    lab.needs_namespaces,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system"),
+    pytest.mark.timeout(180),
+]
+DISK_MB = 24
+WRITES_MAX = 4000
+EXIT_STORAGE = 70
+
+
+@contextmanager
+def small_disk(place: Path) -> Generator[None]:
+    """Mount a small file system while the block runs."""
+    place.mkdir(parents=True, mode=0o700)
+    options = f"size={DISK_MB}m,mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "small", place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+        shutil.rmtree(place.parent, ignore_errors=True)
+
+
+@pytest.fixture
+def layout() -> Generator[Layout]:
+    directory = lab.short_directory()
+    with small_disk(directory / "m1"), lab.local_cluster(directory, managers=3, workers=0) as made:
+        yield made
+
+
+def fill(place: Path) -> Path:
+    """Take all the room that is left, and return the file that has it."""
+    ballast = place / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while file.write(bytes(size)) == size:
+                    pass
+            except OSError:
+                continue
+    return ballast
+
+
+def names(api: Api) -> set[str]:
+    return {network["Name"] for network in json.loads(api.call("GET", "/networks"))}
+
+
+def leader(api: Api) -> str:
+    nodes = api.nodes()
+    return next((n for n, v in nodes.items() if v.manager and v.manager.leader), "")
+
+
+def is_running(layout: Layout, name: str) -> bool:
+    status = ask(layout.control_socket, Request(do="status"))
+    return next(node.pid for node in status.nodes if node.name == name) != 0
+
+
+def test_a_leader_without_room_hands_over_and_comes_back(layout: Layout) -> None:
+    m1, m2 = (Api(layout.socket(layout.node(name))) for name in ("m1", "m2"))
+    assert leader(m1) == "m1"
+    acknowledged: set[str] = set()
+
+    def write(api: Api, name: str) -> bool:
+        labels = {"padding": "x" * 8000}  # so that the log grows
+        body = {"Name": name, "Driver": "overlay", "Labels": labels}
+        api.call("POST", "/networks/create", body)
+        acknowledged.add(name)
+        return True
+
+    write(m1, "before")
+    ballast = fill(layout.data_root(layout.node("m1")))
+    for number in range(WRITES_MAX):
+        if not is_running(layout, "m1"):
+            break
+        try:
+            write(m1, f"n{number}")
+        except (ClusterError, OSError):
+            continue
+    assert not is_running(layout, "m1")
+    ended = f"daemon ended: node=m1 code={EXIT_STORAGE}"
+    assert ended in layout.supervisor_log.read_text()
+    log = layout.log(layout.node("m1")).read_text()
+    assert "this node cannot go on" in log
+    assert "No space left on device" in log
+    assert "Traceback" not in log
+
+    lab.wait_until("another one takes a write", lambda: write(m2, "meanwhile"))
+    assert leader(m2) in {"m2", "m3"}
+    assert acknowledged <= names(m2)
+
+    # It does not come back before there is room, and harms nobody by trying.
+    ask(layout.control_socket, Request(do="start", node="m1"))
+    write(m2, "while-it-is-full")
+    if is_running(layout, "m1"):
+        ask(layout.control_socket, Request(do="kill", node="m1"))
+    ballast.unlink()
+    ask(layout.control_socket, Request(do="start", node="m1"))
+    lab.wait_until("it has all there is", lambda: acknowledged <= names(m1))
+    lab.wait_until("it takes a write", lambda: write(m1, "after"))
+    assert acknowledged <= names(m2)
+    reachable = json.loads(m2.call("GET", "/nodes"))
+    assert {n["ManagerStatus"]["Reachability"] for n in reachable} == {"reachable"}
