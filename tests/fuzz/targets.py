@@ -52,6 +52,7 @@ from dataplane.dns.zone import Forward, Zone
 from dataplane.kernel import netlink
 from dataplane.plan import Protocol
 from gossip import message as gossip
+from gossip.config import GossipConfig
 from gossip.keyring import GossipKey, Keyring, KeyState, RejectedPacketError
 from gossip.wire import (
     Ack,
@@ -74,6 +75,8 @@ from gossip.wire import (
 )
 from tests.unit.consensus.test_messages import EXAMPLES as RAFT_MESSAGES
 from tests.unit.dispatch.test_messages import FROM_MANAGER, FROM_NODE
+from tests.unit.gossip.pair import exchange, make_machine, meet
+from tests.unit.gossip.pair import records as seen
 
 FOUND = Path(__file__).parent / "found"
 _NOW = 1_800_000_000.0
@@ -110,14 +113,28 @@ def _gossip_fields(data: bytes) -> None:
 
 
 _PIECE_BYTES = 48
-_WORDS = ("", "a", "net", "10.0.0.1", "::1", "fe80::1%a", "x" * 65, "k\0", "\ud7ff", "_nodes")
+_WORDS = (
+    "",
+    "a",
+    "b",
+    "c",
+    "net",
+    "10.0.0.1",
+    "::1",
+    "fe80::1%a",
+    "x" * 65,
+    "k\0",
+    "\ud7ff",
+    "_nodes",
+)
 
 
 def _value(data: bytes, at: int) -> list[object]:
-    """Return a message's fields out of one piece of `data`: two bytes each make one."""
-    fields: list[object] = []
+    """Return a message out of one piece of `data`: its kind, then two bytes make a field."""
+    fields: list[object] = [data[at] % _KINDS]
     stack = [fields]
-    for kind, value in zip(data[at : at + _PIECE_BYTES : 2], data[at + 1 :: 2], strict=False):
+    piece = data[at + 1 : at + _PIECE_BYTES]
+    for kind, value in zip(piece[::2], piece[1::2], strict=False):
         match kind % 8:
             case 0 | 1:
                 stack[-1].append(value)
@@ -140,6 +157,8 @@ def _value(data: bytes, at: int) -> list[object]:
 
 
 _DEPTH_MAX = 6
+_KINDS = 16
+"""More than there are kinds of messages."""
 _KEYS = (GossipKey(1, b"k" * 32, KeyState.PRIMARY),)
 _SEALED = Keyring(cluster_id="c", node_id="a", epoch=1, keys=_KEYS).seal(b"\x90")
 
@@ -148,6 +167,38 @@ def _gossip_packet(data: bytes) -> None:
     ring = Keyring(cluster_id="c", node_id="b", epoch=1, keys=_KEYS)
     with contextlib.suppress(RejectedPacketError):
         ring.open_untrusted(data)
+
+
+def _gossip_machine(data: bytes) -> None:
+    """Let a stranger with the gossip key say anything: others' rows stay, packets stay short."""
+    one, two = make_machine("a"), make_machine("b")
+    meet(one, two)
+    for machine in (one, two):
+        machine.attach("net", now=0.1)
+        machine.publish("net", "k", machine.me.node_id.encode(), now=0.1)
+    exchange(one, two, now=0.2)
+    before = seen(two, "net")
+    stranger = Keyring(cluster_id="c", node_id="c", epoch=1000, keys=_KEYS)
+    for number, at in enumerate(
+        range(0, min(len(data), _PACKETS_MAX * _PIECE_BYTES), _PIECE_BYTES)
+    ):
+        packet = stranger.seal(msgpack.packb([_value(data, at)]))
+        now = 0.3 + number / 100
+        if number % 2:
+            two.receive_frame(packet, ("10.0.0.3", 7946), now=now)
+        else:
+            two.receive_datagram(packet, ("10.0.0.3", 7946), now=now)
+        two.handle_timer(now=now)
+        two.events()
+        assert all(
+            len(sent) <= GossipConfig().packet_bytes_max for sent, _ in two.datagrams_to_send()
+        )
+        two.streams_to_send()
+    after = seen(two, "net")
+    assert {row: value for row, value in after.items() if row in before} == before
+
+
+_PACKETS_MAX = 40
 
 
 def _agent_record(data: bytes) -> None:
@@ -325,6 +376,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             tuple(gossip.pack([gossip.encode(message)]) for message in _SAID),
         ),
         "gossip_fields": Target(_gossip_fields, (bytes(range(96)),)),
+        "gossip_machine": Target(_gossip_machine, (bytes(range(256)),)),
         "gossip_packet": Target(_gossip_packet, (_SEALED,)),
         "agent_record": Target(
             _agent_record,
