@@ -61,27 +61,36 @@ class Front(asyncio.Protocol):
         self._serve = serve
         self._group = group
         self._received = b""
+        self._is_open = True
+        self._news = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember where to answer."""
+        """Begin to answer."""
         self._transport = cast("asyncio.Transport", transport)
+        self._group.create_task(self._answer_all())
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Stop answering."""
+        self._is_open = False
+        self._news.set()
 
     def data_received(self, data: bytes) -> None:
-        """Answer every whole request."""
+        """Have it looked at."""
         self._received += data
-        while True:
+        self._news.set()
+
+    async def _answer_all(self) -> None:
+        while self._is_open:
             head, end, rest = self._received.partition(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
             if not end or len(rest) < length:
-                return
+                self._news.clear()
+                await self._news.wait()
+                continue
             self._received = rest[length:]
-            path = head.split(b" ", 2)[1].decode()
-            self._group.create_task(self._answer(path, rest[:length]))
-
-    async def _answer(self, path: str, body: bytes) -> None:
-        text = (await self._serve(path, body)).encode()
-        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text)
-        self._transport.write(head + text)
+            text = (await self._serve(head.split(b" ", 2)[1].decode(), rest[:length])).encode()
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text)
+            self._transport.write(head + text)
 
 
 def serving(raft: RaftNode, proposer: Proposer) -> Callable[[str, bytes], Awaitable[str]]:

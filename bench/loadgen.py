@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 Request = Callable[[int], bytes]
 """Number of the request -> the whole HTTP request."""
@@ -38,24 +39,19 @@ async def run(host: str, port: int, request: Request, *, clients: int, seconds: 
     """Return what `clients` in a closed loop got in `seconds`.
 
     Raises:
-        RuntimeError: an answer other than 200.
+        RuntimeError: an answer other than 200, or a connection that ended.
     """
+    loop = asyncio.get_running_loop()
     latencies: list[float] = []
-    end = time.perf_counter() + seconds
     numbers = iter(range(1 << 62))
-
-    async def client() -> None:
-        reader, writer = await asyncio.open_connection(host, port)
-        while (begin := time.perf_counter()) < end:
-            writer.write(request(next(numbers)))
-            await _read_answer(reader)
-            latencies.append(time.perf_counter() - begin)
-        writer.close()
-
     begin = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(clients):
-            group.create_task(client())
+    running: list[_Client] = []
+    for _ in range(clients):
+        client = _Client(lambda: request(next(numbers)), latencies, end=begin + seconds)
+        await loop.create_connection(lambda made=client: made, host, port)  # type: ignore[misc]
+        running.append(client)
+    for client in running:
+        await client.ended
     took = time.perf_counter() - begin
     latencies.sort()
     return Result(
@@ -66,15 +62,54 @@ async def run(host: str, port: int, request: Request, *, clients: int, seconds: 
     )
 
 
-async def _read_answer(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    status, _, fields = head.partition(b"\r\n")
-    length = next(
-        int(line.partition(b":")[2])
-        for line in fields.split(b"\r\n")
-        if line.lower().startswith(b"content-length:")
-    )
-    body = await reader.readexactly(length)
-    if b" 200 " not in status + b" ":
-        raise RuntimeError(f"answer {status!r}: {body[:200]!r}")
-    return body
+class _Client(asyncio.Protocol):
+    """One connection: asks, waits for the whole answer, asks again.
+
+    A protocol, because asyncio's streams and a task for each client cost as much again.
+    """
+
+    def __init__(self, request: Callable[[], bytes], latencies: list[float], *, end: float) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._request = request
+        self._latencies = latencies
+        self._end = end
+        self._received = b""
+        self._asked_at = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._ask()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, found, body = self._received.partition(b"\r\n\r\n")
+        if not found or len(body) < _content_length(head):
+            return
+        if b" 200 " not in head.partition(b"\r\n")[0] + b" ":
+            self._end_with(RuntimeError(f"answer {self._received[:200]!r}"))
+            return
+        self._received = b""
+        self._latencies.append(time.perf_counter() - self._asked_at)
+        self._ask()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_with(exc or RuntimeError("the connection ended"))
+
+    def _ask(self) -> None:
+        self._asked_at = time.perf_counter()
+        if self._asked_at < self._end:
+            self._transport.write(self._request())
+        else:
+            self._end_with(None)
+
+    def _end_with(self, error: Exception | None) -> None:
+        if not self.ended.done():
+            self._transport.close()
+            if error is None:
+                self.ended.set_result(None)
+            else:
+                self.ended.set_exception(error)
+
+
+def _content_length(head: bytes) -> int:
+    return int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
