@@ -16,6 +16,10 @@ PREPARING = (
     "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the "
     "cluster."
 )
+NO_LEADER = (
+    "The swarm does not have a leader. It's possible that too few managers are online. Make sure "
+    "more than half of the managers are online."
+)
 LOCKED = (
     "Swarm is encrypted and needs to be unlocked before it can be used. Please use "
     '"docker swarm unlock" to unlock it.'

@@ -14,7 +14,15 @@ from aiohttp import http_exceptions, web
 
 from cluster.api.backend import Backend, LocalState, Membership
 from cluster.api.docker_json.fields import UINT64_MAX, Json, decode_object_untrusted
-from cluster.api.errors import LOCKED, NOT_A_MANAGER, NOT_IN_SWARM, PREPARING, NotAllowed, TooLarge
+from cluster.api.errors import (
+    LOCKED,
+    NO_LEADER,
+    NOT_A_MANAGER,
+    NOT_IN_SWARM,
+    PREPARING,
+    NotAllowed,
+    TooLarge,
+)
 from cluster.model.cluster import Cluster
 from cluster.model.errors import Invalid, Unavailable
 from cluster.state.snapshot import Snapshot
@@ -112,7 +120,10 @@ async def fresh_snapshot(backend: Backend) -> Snapshot:
         NotAllowed: this node is no manager. Unavailable: there is no leader.
     """
     require_manager(backend.membership())
-    await backend.read_barrier()
+    try:
+        await backend.read_barrier()
+    except Unavailable as error:
+        raise Unavailable(NO_LEADER) from error
     return backend.snapshot()
 
 

@@ -27,6 +27,7 @@ import msgspec
 
 from cluster.consensus.config import RaftConfig
 from cluster.consensus.core import CoreStats, RaftCore
+from cluster.consensus.deadlines import Deadlines
 from cluster.consensus.driver import Driver
 from cluster.consensus.errors import StorageFailure
 from cluster.consensus.files import Directory, DiskDirectory
@@ -42,7 +43,7 @@ from cluster.consensus.messages import (
     RequestKind,
 )
 from cluster.consensus.proposals import Proposals
-from cluster.consensus.requests import Requests, fail_stopped
+from cluster.consensus.requests import Requests, fail
 from cluster.consensus.sessions import Sessions, StateMachine
 from cluster.consensus.snapshots import SnapshotStore
 from cluster.consensus.transport import Mesh, MeshStats
@@ -54,6 +55,7 @@ _T = TypeVar("_T")
 PROPOSE_S = 10.0
 READ_S = 5.0
 CHANGE_S = 20.0
+_STOPPED = "consensus has stopped on this manager"
 
 
 class _StoppedError(Exception):
@@ -144,6 +146,7 @@ class RaftNode:
             serve_other=self._membership.serve,
         )
         self._proposals = Proposals(self._requests)
+        self._deadlines = Deadlines()
         self._group: asyncio.TaskGroup | None = None
         self._has_ended = False
         self._was_removed = False
@@ -237,13 +240,7 @@ class RaftNode:
             Invalid: it is too large.
             Unavailable: no leader in time; it may or may not have been applied, once at most.
         """
-
-        async def propose() -> bytes:
-            index, answer = await self._proposals.propose(command)
-            await self._applied(index)
-            return answer
-
-        return await self._in_time(propose(), timeout_s)
+        return await self._in_time(self._propose(command), timeout_s)
 
     async def read_barrier(self, *, timeout_s: float = READ_S) -> None:
         """Return when this manager has applied all that was committed when this was called.
@@ -256,7 +253,7 @@ class RaftNode:
             reached = await self._requests.ask(RequestKind.READ, b"")
             await self._applied(reached.answer.index)
 
-        await self._in_time(wait(), timeout_s)
+        await self._in_time(wait(), timeout_s, is_read=True)
 
     async def add_member(
         self, node_id: str, address: Address, *, timeout_s: float = CHANGE_S
@@ -276,12 +273,19 @@ class RaftNode:
     async def remove_member(self, node_id: str, *, timeout_s: float = CHANGE_S) -> None:
         """Take a manager's vote away; the leader hands over first. Again: no effect.
 
+        Of itself, a manager learns by the answer, or by being refused: whoever is no member has no
+        sessions, and is not told what the others commit.
+
         Raises:
             FailedPrecondition: the others have no majority, or another change is under way.
             Unavailable: no leader in time.
         """
         payload = node_id.encode()
-        await self._in_time(self._change(RequestKind.REMOVE_MEMBER, payload), timeout_s)
+        try:
+            await self._in_time(self._change(RequestKind.REMOVE_MEMBER, payload), timeout_s)
+        except Unavailable:
+            if node_id != self._node_id or not self._was_removed:
+                raise
 
     async def transfer_leadership(
         self, to: str | None = None, *, timeout_s: float = READ_S
@@ -336,6 +340,8 @@ class RaftNode:
         if reason is RefusalReason.REMOVED and not self._was_removed:
             self._was_removed = True
             _log.error("this manager was removed from the cluster peer=%s", node_id)
+            if self.is_member:  # not a joiner whose earlier life was removed
+                self._fail_all("this manager was removed from the cluster")
 
     def is_removed(self, node_id: str) -> bool:
         """See `transport.MeshEvents`."""
@@ -347,17 +353,25 @@ class RaftNode:
         await self._driver.failure
         raise _StoppedError
 
-    async def _in_time(self, work: Coroutine[None, None, _T], timeout_s: float) -> _T:
+    async def _in_time(
+        self, work: Coroutine[None, None, _T], timeout_s: float, *, is_read: bool = False
+    ) -> _T:
         if self._has_ended:
             work.close()
-            raise Unavailable("consensus has stopped on this manager")
+            raise Unavailable(_STOPPED)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await work
+            return await self._deadlines.run(work, timeout_s)
         except TimeoutError:
             leader = self.leader_id
             what = "no leader" if leader is None else f"no answer from the leader {leader}"
-            raise Unavailable(f"{what} within {timeout_s:g} s; the outcome is unknown") from None
+            outcome = "nothing was read" if is_read else "the outcome is unknown"
+            raise Unavailable(f"{what} within {timeout_s:g} s; {outcome}") from None
+
+    async def _propose(self, command: bytes) -> bytes:
+        index, answer = await self._proposals.propose(command)
+        if self._core.applied_index < index:
+            await self._applied(index)
+        return answer
 
     async def _change(self, kind: RequestKind, payload: bytes) -> None:
         answer = (await self._requests.ask(kind, payload)).answer
@@ -408,6 +422,11 @@ class RaftNode:
         self._has_ended = True
         self._driver.stop()
         self._wal.close()
-        self._requests.stop()
-        for _, _, future in self._waiting_to_apply:
-            fail_stopped(future)
+        self._fail_all(_STOPPED)
+
+    def _fail_all(self, reason: str) -> None:
+        """Let nobody wait any more."""
+        self._requests.fail_all(reason)
+        waiting, self._waiting_to_apply = self._waiting_to_apply, []
+        for _, _, future in waiting:
+            fail(future, reason)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from cluster.consensus.core import RaftCore
@@ -38,8 +38,7 @@ ServeOther = Callable[[RequestKind, bytes, Reply], None]
 """Serves the kinds that take more than the core: changes of members and leadership."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reached:
+class Reached(NamedTuple):
     """The leader's answer."""
 
     answer: Answer
@@ -75,7 +74,7 @@ class Requests:
         """Return the leader's answer, which is not RETRY; wait for a leader if there is none."""
         attempts = 0
         while True:
-            leader = await self._reachable_leader()
+            leader = self._leader() or await self._reachable_leader()
             attempts += 1
             answer = await self._ask_once(leader, kind, payload)
             if answer.status is not AnswerStatus.RETRY:
@@ -91,12 +90,12 @@ class Requests:
             if not future.done():
                 future.set_result(None)
 
-    def stop(self) -> None:
-        """Let nobody wait any more: this manager has stopped."""
+    def fail_all(self, reason: str) -> None:
+        """Let nobody wait any more: nobody will answer."""
         for asked in self._asked.values():
-            fail_stopped(asked.future)
+            fail(asked.future, reason)
         for changed in self._changed:
-            fail_stopped(changed)
+            fail(changed, reason)
 
     def session_changed(self, node_id: str) -> None:
         """Have what was asked of this peer asked again; its answers may be lost."""
@@ -138,6 +137,7 @@ class Requests:
             timer.cancel()
             self._served -= 1
             self._mesh.send(node_id, Answer(request.number, status, index, payload))
+            self._core.hasten()
             self._driver.kick()
 
         self._serve(request.kind, request.payload, reply)
@@ -146,20 +146,26 @@ class Requests:
         if not self._core.is_leader:
             reply(AnswerStatus.RETRY, 0, b"")
         elif kind is RequestKind.READ:
-            self._core.ask_read(lambda index: _reply_read(reply, index))
+            self._core.ask_read(partial(_reply_read, reply))
         elif kind is not RequestKind.APPEND:
             self._serve_other(kind, payload, reply)
         elif is_forwardable(payload):
-            self._core.submit(
-                payload, lambda fate, index, outcome: _reply_applied(reply, fate, index, outcome)
-            )
+            self._core.submit(payload, partial(_reply_applied, reply))
         else:
             reply(AnswerStatus.INVALID, 0, b"only commands may be forwarded")
 
+    def _leader(self) -> str | None:
+        """Return who leads, if it can be asked."""
+        leader = self._core.leader_id
+        is_reachable = leader is not None and (
+            self._core.is_leader or self._mesh.is_connected(leader)
+        )
+        return leader if is_reachable else None
+
     async def _reachable_leader(self) -> str:
         while True:
-            leader = self._core.leader_id
-            if leader is not None and (self._core.is_leader or self._mesh.is_connected(leader)):
+            leader = self._leader()
+            if leader is not None:
                 return leader
             await self._leadership_change(timeout_s=None)
 
@@ -180,15 +186,7 @@ class Requests:
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._asked[number] = _Asked(leader, future, self._loop.time() + _again_s(kind))
         if self._core.is_leader:
-            self._driver.guard(
-                lambda: self._serve(
-                    kind,
-                    payload,
-                    lambda status, index, data: self._settle(
-                        number, Answer(number, status, index, data)
-                    ),
-                )
-            )
+            self._driver.guard(partial(self._serve, kind, payload, partial(self._answer, number)))
         else:
             self._mesh.send(leader, Request(number, kind, payload))
             self._driver.kick()
@@ -197,20 +195,23 @@ class Requests:
         finally:
             self._asked.pop(number, None)
 
+    def _answer(self, number: int, status: AnswerStatus, index: int, payload: bytes) -> None:
+        self._settle(number, Answer(number, status, index, payload))
+
     def _settle(self, number: int, answer: Answer) -> None:
         asked = self._asked.pop(number, None)
         if asked is not None and not asked.future.done():
             asked.future.set_result(answer)
 
 
-def fail_stopped(future: asyncio.Future[Any]) -> None:
-    """Tell whoever waits that this manager has stopped."""
+def fail(future: asyncio.Future[Any], reason: str) -> None:
+    """Tell whoever waits that it is in vain."""
     if not future.done():
-        future.set_exception(Unavailable("consensus has stopped on this manager"))
+        future.set_exception(Unavailable(reason))
 
 
 def _again_s(kind: RequestKind) -> float:
-    is_quick = kind in {RequestKind.APPEND, RequestKind.READ}
+    is_quick = kind is RequestKind.APPEND or kind is RequestKind.READ
     return _ASK_AGAIN_S if is_quick else _ASK_AGAIN_CHANGE_S
 
 

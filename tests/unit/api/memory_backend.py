@@ -94,7 +94,7 @@ class MemoryBackend:
 
     async def read_barrier(self) -> None:
         if not self.has_leader:
-            raise Unavailable("The swarm does not have a leader.")
+            raise Unavailable("no leader within 5 s; nothing was read")
 
     def watch(self) -> AbstractContextManager[asyncio.Event]:
         return self.replica.watch()

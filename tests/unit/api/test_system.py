@@ -42,7 +42,7 @@ async def test_info_outside_and_inside_a_cluster(outside: Caller) -> None:
 async def test_info_needs_no_quorum(api: Caller, backend: MemoryBackend) -> None:
     backend.has_leader = False
     await api.get("/info")
-    assert "leader" in await api.refused("GET", "/nodes", 503)
+    assert "The swarm does not have a leader." in await api.refused("GET", "/nodes", 503)
 
 
 async def test_versions(outside: Caller) -> None:

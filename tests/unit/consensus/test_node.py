@@ -148,9 +148,9 @@ async def test_no_majority_is_unavailable(tmp_path: Path) -> None:
         for name in names(cluster, leader=False):
             await cluster.stop(name)
 
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match="the outcome is unknown"):
             await leader.node.propose(b"x", timeout_s=0.1)
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match="nothing was read"):
             await leader.node.read_barrier(timeout_s=0.5)
 
         assert not leader.node.is_leader, "it has stepped down"
@@ -190,6 +190,21 @@ async def test_growing_to_five_and_back(tmp_path: Path) -> None:
 
         assert survivor.node.members().keys() == cluster.running.keys() - gone
         await survivor.node.remove_member(leader_name)
+
+
+@pytest.mark.parametrize("is_leader", [True, False])
+async def test_manager_learns_at_once_that_it_removed_itself(
+    tmp_path: Path, *, is_leader: bool
+) -> None:
+    async with running(tmp_path, 3) as (cluster, _):
+        await one_leader(cluster)
+        name = names(cluster, leader=is_leader)[0]
+        leaving = cluster.running[name].node
+
+        async with asyncio.timeout(3.0):  # a leader hands over first
+            await leaving.remove_member(name, timeout_s=60.0)
+
+        assert leaving.was_removed
 
 
 async def test_removal_that_would_cost_the_majority_is_refused(tmp_path: Path) -> None:
