@@ -12,6 +12,7 @@ Modules:
     compaction: when to take a snapshot, and what of the log to keep
     config: tunables
     core: one manager's Raft without I/O of its own
+    deadlines: time limits that share one timer
     driver: runs the core on the event loop
     errors: storage failure, violated safety, malformed message
     files: a directory as the few operations that the log needs

@@ -18,11 +18,15 @@ class RaftConfig:
     """How one manager behaves. All managers of a cluster should have the same."""
 
     election_timeout_s_min: float = 0.8
-    """Below this, a 100 ms stall (a dump of 100k objects) would depose a healthy leader."""
+    """Three heartbeats and a bit. A stall of 100 ms (a dump of 100k objects) is far below it; a
+    killed leader is replaced within 2 s or so."""
     election_timeout_s_max: float = 1.6
     """Also how long a leader may go without a majority before it steps down."""
     heartbeat_s: float = 0.25
-    """PySyncObj demands that three fit in the shortest election timeout."""
+    """What an idle manager mostly does; PySyncObj demands that three fit in the shortest election
+    timeout."""
+    commit_notice_s: float = 0.005
+    """How long followers may stay behind what was committed, if no new entries tell them."""
     snapshot_entries: int = 10_000
     """Applied entries between snapshots (swarmkit: SnapshotInterval)."""
     snapshot_log_bytes: int = 64 * MEBIBYTE

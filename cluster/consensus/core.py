@@ -51,7 +51,7 @@ from cluster.consensus.snapshots import Snapshot, SnapshotStore
 from cluster.consensus.voting import Voting
 from cluster.consensus.wal import Wal
 
-_NEVER = float("-inf")
+_NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,10 @@ class RaftCore:
         self._heard: dict[str, MemberNode] = {}
         self._reads = ReadRounds(repeat_s=config.heartbeat_s)
         self._ticks = 0
+        self._tell_at = _NEVER
+        """When the followers must be told of what was committed."""
+        self._is_awaited = False
+        """Whether a follower waits for that."""
         self._engine = Engine(config=config, wal=wal, hooks=self)
         self._voting = Voting(
             engine=self._engine,
@@ -218,27 +222,34 @@ class RaftCore:
 
     def next_deadline(self) -> float:
         """Return when `tick` must be called even if nothing happens, by the engine's clock."""
-        return self._engine.next_deadline() if self.is_leader else self._voting.next_deadline()
+        if not self.is_leader:
+            return self._voting.next_deadline()
+        return min(self._engine.next_deadline(), self._tell_at)
+
+    def hasten(self) -> None:
+        """Tell the followers with the next tick what was committed: one of them waits for it."""
+        self._is_awaited = True
 
     def tick(self) -> bool:
         """Do all that is due; return whether there may be more at once."""
         self._ticks += 1
         self._flush()
-        before = self._wal.last_index, self._wal.commit_index
+        last_index, commit_index = self._wal.last_index, self._wal.commit_index
         connected = {node_id for node_id in self._nodes if self._wire.is_connected(node_id)}
         self._engine.set_connected(n for n in connected if not self._is_congested(n))
         if self.is_leader:
             self._voting.step_leader(self._nodes, connected)
         self._engine.tick()
+        has_appended = self._wal.last_index > last_index
         if self.is_leader:
-            if (self._wal.last_index, self._wal.commit_index) != before:
-                self._engine.send_append_entries()
             self._step_reads()
+            self._send_entries(has_appended, has_committed=self._wal.commit_index != commit_index)
         else:
+            self._tell_at = _NEVER
             self._voting.step_follower()
             self._reads.fail()
         self._flush()
-        return self.is_leader and self._wal.last_index > before[0]
+        return self.is_leader and has_appended and not self._nodes
 
     def deliver(self, node_id: str, message: EngineMessage) -> None:
         """Handle a message from a peer; replies leave with the next tick."""
@@ -316,6 +327,21 @@ class RaftCore:
                 "success": reply.success,
             },
         )
+
+    def _send_entries(self, has_appended: bool, *, has_committed: bool) -> None:
+        """Send what was appended; and what was committed, with the next entries or a bit later.
+
+        Told at once, each commit of a lone client would cost the followers a second message, and
+        this leader their replies to it.
+        """
+        now = engine_clock()
+        if has_committed:
+            self._tell_at = min(self._tell_at, now + self._config.commit_notice_s)
+        is_due = self._tell_at < _NEVER and (self._is_awaited or now >= self._tell_at)
+        if has_appended or is_due:
+            self._engine.send_append_entries()
+            self._tell_at = _NEVER
+        self._is_awaited = False
 
     def _step_reads(self) -> None:
         view = LeaderView(

@@ -74,11 +74,26 @@ class Driver:
         except Exception as error:  # noqa: BLE001 - the outermost shell: see `fail`
             self.fail(error)
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         if has_more:
             self.kick()
+        else:
+            self._wake_at(deadline)
+
+    def _wake_at(self, deadline: float) -> None:
+        """Look again at the deadline, or before: deadlines move away with every message."""
+        due = min(deadline + _LATE_S, self._loop.time() + _SLEEP_S_MAX)
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        if self._core is None:
             return
-        now = self._loop.time()
-        self._timer = self._loop.call_at(min(deadline + _LATE_S, now + _SLEEP_S_MAX), self.kick)
+        deadline = self._core.next_deadline()
+        if deadline + _LATE_S > self._loop.time():
+            self._wake_at(deadline)
+        else:
+            self.kick()

@@ -25,7 +25,8 @@ class Proposals:
 
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
-        self._slots = asyncio.Semaphore(PROPOSALS_MAX)
+        self._freed = asyncio.Event()
+        """Set when a proposal ends."""
         self._opening = asyncio.Lock()
         self._session = 0
         """Its name; 0 if none is open."""
@@ -44,14 +45,17 @@ class Proposals:
             raise Invalid(
                 f"the command has {len(command)} bytes; at most {COMMAND_BYTES_MAX} are allowed"
             )
-        async with self._slots:
-            self._sequence += 1
-            sequence = self._sequence
-            self._waiting[sequence] = None
-            try:
-                return await self._send(sequence, command)
-            finally:
-                del self._waiting[sequence]
+        while len(self._waiting) >= PROPOSALS_MAX:
+            self._freed.clear()
+            await self._freed.wait()
+        self._sequence += 1
+        sequence = self._sequence
+        self._waiting[sequence] = None
+        try:
+            return await self._send(sequence, command)
+        finally:
+            del self._waiting[sequence]
+            self._freed.set()
 
     async def _send(self, sequence: int, command: bytes) -> tuple[int, bytes]:
         while True:

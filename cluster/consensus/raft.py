@@ -16,8 +16,9 @@ Invariants:
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable
-from queue import Empty
+from functools import partial
 from typing import Any, Protocol
 
 import pysyncobj.syncobj as pysyncobj_module
@@ -119,6 +120,8 @@ class Engine(SyncObj):
     def __init__(self, *, config: RaftConfig, wal: Wal, hooks: Hooks) -> None:
         self._hooks = hooks
         self._wal = wal
+        self._batch_bytes = config.batch_bytes
+        self._submitted: deque[tuple[bytes, SubmitDone]] = deque()
         super().__init__(
             MemberNode(Member(wal.identity.node_id, "", 0)),
             [MemberNode(member) for member in wal.identity.contacts],
@@ -194,6 +197,8 @@ class Engine(SyncObj):
 
     def tick(self) -> None:
         """Campaign, commit, apply, send and append what is due."""
+        if self._isLeader():
+            self._commit()
         self._onTick(0.0)
 
     def receive(self, node: MemberNode, message: dict[str, Any]) -> None:
@@ -202,16 +207,7 @@ class Engine(SyncObj):
 
     def submit(self, content: bytes, done: SubmitDone) -> None:
         """Append an entry at the next tick, if this manager leads then."""
-
-        def finish(result: tuple[int, Outcome] | None, reason: int) -> None:
-            if reason == FAIL_REASON.SUCCESS and result is not None:
-                done(Fate.APPLIED, *result)
-            elif reason == FAIL_REASON.REQUEST_DENIED:
-                done(Fate.DENIED, 0, _NOTHING)
-            else:
-                done(Fate.LOST, 0, _NOTHING)
-
-        self._applyCommand(content, finish)
+        self._submitted.append((content, done))
 
     def send_append_entries(self) -> None:
         """Send every follower what it lacks."""
@@ -324,21 +320,53 @@ class Engine(SyncObj):
         return self._hooks.election_timeout()
 
     def _checkCommandsToApply(self) -> None:
-        # A follower's PySyncObj forwards commands and forgets them when the leader changes.
-        if self._isLeader():
-            if self._hooks.may_append():
-                super()._checkCommandsToApply()
+        # A follower's PySyncObj forwards commands and forgets them when the leader changes; its
+        # queue takes a lock for each.
+        submitted = self._submitted
+        if not self._isLeader():
+            while submitted:
+                submitted.popleft()[1](Fate.LOST, 0, _NOTHING)
+        elif submitted and self._hooks.may_append():
+            size_bytes = 0
+            while submitted and size_bytes < self._batch_bytes:
+                content, done = submitted.popleft()
+                size_bytes += len(content)
+                self._append(content, done)
+
+    def _append(self, content: bytes, done: SubmitDone) -> None:
+        change = self._SyncObj__parseChangeClusterRequest(content)
+        if change is not None and not self._SyncObj__changeCluster(change):
+            done(Fate.DENIED, 0, _NOTHING)
             return
-        while True:
-            try:
-                _, finish = self._SyncObj__commandsQueue.get_nowait()
-            except Empty:
-                return
-            finish(None, FAIL_REASON.NOT_LEADER)
+        term, index = self.term(), self._wal.last_index + 1
+        self._wal.append(content, index, term)
+        self._SyncObj__commandsWaitingCommit[index].append((term, partial(_finish, done)))
+
+    def _commit(self) -> None:
+        """Commit what a majority has; `_onTick` would count for each entry in turn."""
+        matches = self._SyncObj__raftMatchIndex
+        held = [matches.get(node, 0) for node in self._SyncObj__otherNodes]
+        index = majority_index([*held, self._wal.last_index])
+        if index > self.commit_index() and self._wal.entry(index)[2] == self.term():
+            self._SyncObj__raftCommitIndex = index
+            self._wal.set_commit_index(index)
 
     def setCodeVersion(self, newVersion: int, callback: Any = None) -> None:  # noqa: ANN401, ARG002
         """Refuse: the state machine's commands carry their own version."""
         raise SafetyViolation("code versions are not replicated")
+
+
+def majority_index(held: list[int]) -> int:
+    """Return up to where most voters have the log, given up to where each has it."""
+    return sorted(held)[(len(held) - 1) // 2]
+
+
+def _finish(done: SubmitDone, result: tuple[int, Outcome] | None, reason: int) -> None:
+    """Be PySyncObj's callback."""
+    if reason == FAIL_REASON.SUCCESS and result is not None:
+        done(Fate.APPLIED, *result)
+    else:
+        done(Fate.LOST, 0, _NOTHING)
 
 
 def _pysyncobj_conf(config: RaftConfig) -> SyncObjConf:
@@ -353,5 +381,4 @@ def _pysyncobj_conf(config: RaftConfig) -> SyncObjConf:
         appendEntriesUseBatch=True,
         appendEntriesBatchSizeBytes=config.batch_bytes,
         commandsWaitLeader=False,
-        commandsQueueSize=0,  # no limit: `requests` has one
     )

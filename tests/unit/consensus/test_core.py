@@ -22,6 +22,7 @@ from cluster.consensus.messages import (
     VoteRequest,
 )
 from cluster.consensus.ports import Fate
+from cluster.consensus.raft import majority_index
 from cluster.consensus.sessions import Outcome, Sessions
 from cluster.consensus.snapshots import Snapshot, encode_image
 from tests.unit.consensus.lone_core import MEMBERS, Echo, LoneCore, no_ops
@@ -329,6 +330,82 @@ def test_entries_go_to_followers_before_the_leaders_own_sync(lone: LoneCore) -> 
     lone.submit(NO_OP)
 
     assert [len(m.entries) for m in lone.unsynced_sends if isinstance(m, AppendEntries)] == [1, 1]
+
+
+def led(lone: LoneCore) -> LoneCore:
+    """Have `n0` lead, with nothing under way and nothing to tell."""
+    lone.lead()
+    lone.acknowledge("n1", "n2")
+    lone.now += lone.config.commit_notice_s
+    lone.tick()
+    lone.take(AppendEntries)
+    return lone
+
+
+def test_followers_are_told_of_a_commit_with_the_next_entries(lone: LoneCore) -> None:
+    led(lone).submit(NO_OP)
+    lone.acknowledge("n1")
+    committed = lone.wal.commit_index
+    assert [m.commit_index for m in lone.take(AppendEntries, "n1")] == [committed - 1]
+
+    lone.submit(NO_OP)
+
+    assert [m.commit_index for m in lone.take(AppendEntries, "n1")] == [committed]
+    lone.now += lone.config.commit_notice_s
+    lone.tick()
+    assert lone.take(AppendEntries) == []
+
+
+def test_followers_are_told_of_a_commit_soon_when_no_entries_come(lone: LoneCore) -> None:
+    led(lone).submit(NO_OP)
+    lone.acknowledge("n1")
+    lone.take(AppendEntries)
+    committed = lone.wal.commit_index
+
+    lone.now = lone.core.next_deadline()
+    lone.tick()
+
+    assert [m.commit_index for m in lone.take(AppendEntries)] == [committed, committed]
+
+
+def test_followers_are_told_of_a_commit_at_once_when_one_waits(lone: LoneCore) -> None:
+    led(lone).submit(NO_OP)
+    lone.take(AppendEntries)
+
+    lone.core.hasten()
+    lone.acknowledge("n1")
+
+    assert {m.commit_index for m in lone.take(AppendEntries)} == {lone.wal.commit_index}
+
+
+def test_entries_beyond_a_batch_wait_for_the_next_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    lone = led(LoneCore(monkeypatch, config=RaftConfig(batch_bytes=3)))
+    fates: list[Fate] = []
+    for _ in range(5):
+        lone.core.submit(NO_OP, lambda fate, _, __: fates.append(fate))
+    lone.tick()
+    assert len(lone.take(AppendEntries, "n1")[0].entries) == 3
+
+    lone.acknowledge("n1", "n2")
+    assert len(lone.take(AppendEntries, "n1")[0].entries) == 2
+    lone.acknowledge("n1", "n2")
+
+    assert fates == [Fate.APPLIED] * 5
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        ([7], 7),
+        ([7, 3], 3),
+        ([7, 3, 5], 5),
+        ([7, 7, 0], 7),
+        ([9, 1, 2, 3], 2),
+        ([1, 2, 3, 4, 5], 3),
+    ],
+)
+def test_majority_index(held: list[int], expected: int) -> None:
+    assert majority_index(held) == expected
 
 
 def test_member_with_another_disk_never_campaigns(monkeypatch: pytest.MonkeyPatch) -> None:
