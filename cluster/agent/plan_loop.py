@@ -24,27 +24,18 @@ from cluster.agent import planner
 from cluster.agent.applied import APPLIED_KEY, encode_applied
 from cluster.agent.drain import unacknowledged
 from cluster.agent.endpoints import endpoint_values
+from cluster.agent.listener import Listener
 from cluster.agent.publisher import Gossip, Publication, Publisher
-from cluster.agent.sightings import RawRecord, Reader, Reading, Sightings, recall
+from cluster.agent.sightings import Sightings
 from cluster.allocation.records import INGRESS_SCOPE, Phase, Place
-from cluster.allocation.tokens import Verifier
 from cluster.model.assignment import Assignment, ClusterInfo
-from cluster.model.ids import ClusterId, NodeId, TaskId
+from cluster.model.ids import NodeId, TaskId
 from cluster.reconcile import reconcile
 from dataplane.driver import Driver, DriverError, Outcome
 from dataplane.plan import NodePlan
-from gossip.wire import State
 
 logger = logging.getLogger(__name__)
 
-COALESCE_S = 0.005
-"""What comes through gossip within this time shares one plan."""
-READ_AT_ONCE = 20
-"""Records that are verified before others may run: 5 ms."""
-READ_PER_LOOK_MAX = 2000
-"""Records that one look verifies: 0.5 s; the rest is the next look's."""
-WARN_AGAIN_S = 600.0
-"""A node that publishes what is not its own is named no more often."""
 RETRY_AFTER_S = 0.5
 OpenPorts = Callable[[Path], AbstractSet[tuple[str, int]]]
 """Sandbox -> (protocol, port) that processes listen on in it; raises OSError."""
@@ -55,10 +46,6 @@ REAPPLY_AFTER_S = 30.0
 """An unchanged plan is applied again after this: heals what failed half-way, like a resolver."""
 _DOUBLINGS_MAX = 10
 _WAITING = "waiting for the network"
-RECALL_UNKNOWN_S = 30.0
-"""After a start: how long members that gossip has not found yet count as live."""
-RECALL_SILENT_S = 3.0
-"""After a start: how long the records of live members may still be on their way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,21 +135,11 @@ class PlanLoop:
         self._open_ports = open_ports
         self._on_change = on_change
         self._publisher = Publisher(gossip)
-        self._remembered = remembered
-        self._reader = Reader(node, Verifier(ClusterId(""), ()))
-        """Believes nobody until it is told whom to believe."""
-        self._read_scopes: frozenset[str] = frozenset()
-        """Scopes of the last look: of others nothing is known, and nothing is planned."""
-        self._warned_at: dict[NodeId, float] = {}
-        self._heard = asyncio.Event()
-        """There is something to look at."""
+        self._listener = Listener(node, gossip, remembered=remembered, on_heard=self._take_news)
         self._local: Local | None = None
-        self._sightings = remembered
-        self._reading = Reading()
         self._changed = asyncio.Event()
         self._applied: _Wanted | None = None
         self._sandboxes: frozenset[str] = frozenset()
-        self._started_at: float | None = None
         self._applied_at = 0.0
         self._last_apply_ms = 0.0
         self._plans = 0
@@ -177,7 +154,7 @@ class PlanLoop:
     @property
     def sightings(self) -> Sightings:
         """What gossip said last, with what is remembered."""
-        return self._sightings
+        return self._listener.sightings
 
     @property
     def plan(self) -> NodePlan | None:
@@ -203,10 +180,7 @@ class PlanLoop:
     def update(self, local: Local) -> None:
         """Take what this node is told and runs: publish it at once, and plan soon."""
         self._local = local
-        verifier = Verifier(local.info.cluster, local.info.allocation_keys)
-        if verifier != self._reader.verifier:
-            self._reader = Reader(self._node, verifier)
-            self._look_before_planning()
+        self._listener.trust(local.info)
         self._publish()
         self._changed.set()
 
@@ -228,27 +202,23 @@ class PlanLoop:
         scopes = {p.scope for p in self._publisher.said.records if _task_of(p) == task}
         if any((scope, task) not in self._applied.draining for scope in scopes):
             return False
-        return not unacknowledged(task, scopes, self._reading)
+        return not unacknowledged(task, scopes, self._listener.reading)
 
     async def run(self) -> None:
         """Plan and apply until cancelled."""
-        self._started_at = asyncio.get_running_loop().time()
-        with self._gossip.watch() as self._heard:
-            await self._look()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._follow_gossip())
-                group.create_task(self._forget())
-                group.create_task(
-                    reconcile(
-                        "plan",
-                        self._changed,
-                        self._wanted,
-                        self._decide,
-                        self._apply,
-                        next_look_s=lambda _: self._retry_s() if self._incomplete else None,
-                        retry_after_s=RETRY_AFTER_S,
-                    )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listener.run())
+            group.create_task(
+                reconcile(
+                    "plan",
+                    self._changed,
+                    self._wanted,
+                    self._decide,
+                    self._apply,
+                    next_look_s=lambda _: self._retry_s() if self._incomplete else None,
+                    retry_after_s=RETRY_AFTER_S,
                 )
+            )
 
     def stats(self) -> PlanStats:
         """Return counts."""
@@ -259,79 +229,23 @@ class PlanLoop:
             last_apply_ms=self._last_apply_ms,
             records=len(self._publisher.said.records),
             refused=self._publisher.refused,
-            malformed=self._reading.malformed,
-            unsigned=sum(self._reading.unsigned.values()),
+            malformed=self._listener.reading.malformed,
+            unsigned=sum(self._listener.reading.unsigned.values()),
             conflicts=self._conflicts,
-            live_nodes=len(self._reading.live),
+            live_nodes=len(self._listener.reading.live),
         )
 
-    async def _follow_gossip(self) -> None:
-        while True:
-            await self._heard.wait()
-            await asyncio.sleep(COALESCE_S)
-            self._heard.clear()
-            await self._look()
-
-    async def _forget(self) -> None:
-        """Look again when what is remembered no longer counts."""
-        await asyncio.sleep(RECALL_SILENT_S)
-        self._heard.set()
-        await asyncio.sleep(RECALL_UNKNOWN_S - RECALL_SILENT_S)
-        self._heard.set()
-
-    async def _look(self) -> None:
-        """Take in what gossip says now; until that is done, what it said before counts."""
-        now = asyncio.get_running_loop().time()
-        age_s = 0.0 if self._started_at is None else now - self._started_at
-        if age_s >= RECALL_UNKNOWN_S:
-            self._remembered = Sightings()
-        scopes, reader = self._publisher.said.scopes, self._reader
-        self._sightings = recall(
-            _sightings(self._gossip, scopes),
-            self._remembered,
-            unknown_live=age_s < RECALL_UNKNOWN_S,
-            silent_live=age_s < RECALL_SILENT_S,
-        )
-        unread = reader.unread(self._sightings, scopes)
-        for start in range(0, min(len(unread), READ_PER_LOOK_MAX), READ_AT_ONCE):
-            for heard in unread[start : start + READ_AT_ONCE]:
-                reader.examine(heard)
-            await asyncio.sleep(0)
-        if reader is not self._reader:
-            return  # whom to believe has changed meanwhile, and another look is due
-        if len(unread) > READ_PER_LOOK_MAX:
-            self._heard.set()
-        self._reading = reader.reading(self._sightings, scopes)
-        self._read_scopes = scopes
-        self._warn(now)
+    def _take_news(self) -> None:
         self._changed.set()
         self._on_change()
-
-    def _look_before_planning(self) -> None:
-        self._read_scopes = frozenset()
-        self._heard.set()
-
-    def _warn(self, now: float) -> None:
-        """Say who publishes what the managers have not allocated to it, now and then."""
-        self._warned_at = {n: at for n, at in self._warned_at.items() if now - at < WARN_AGAIN_S}
-        for owner, count in self._reading.unsigned.items():
-            if owner not in self._warned_at:
-                self._warned_at[owner] = now
-                logger.warning(
-                    "ignoring records that the managers have not allocated: owner=%s records=%d",
-                    owner,
-                    count,
-                )
 
     def _publish(self) -> None:
         local = self._local
         if local is None or all(node.id != self._node for node in local.info.nodes):
             return
-        before = self._publisher.said.scopes
         wanted = _publication(local, self._applied)
         self._publisher.say(wanted)
-        if wanted.scopes - before:
-            self._heard.set()
+        self._listener.listen(wanted.scopes)
 
     def _wanted(self) -> _Wanted | None:
         local = self._local
@@ -339,7 +253,7 @@ class PlanLoop:
             return None
         if local.is_leaving and not local.sandboxes:
             return _Wanted(NodePlan(), frozenset())
-        if not self._publisher.said.scopes <= self._read_scopes:
+        if not self._listener.is_ready:
             return None  # a plan without the others would cut connections that a restart must keep
         view = planner.View(
             node=self._node,
@@ -347,7 +261,7 @@ class PlanLoop:
             info=local.info,
             sandboxes=local.sandboxes,
             phases=local.phases,
-            reading=self._reading,
+            reading=self._listener.reading,
         )
         planned = planner.plan(view)
         if planned is None:
@@ -418,22 +332,6 @@ def _declared_ports(local: Local | None, task: TaskId) -> set[tuple[str, int]]:
 
 def _task_of(place: Place) -> str:
     return place.key.partition(".")[0]
-
-
-def _sightings(gossip: Gossip, scopes: frozenset[str]) -> Sightings:
-    members = gossip.members()
-    is_live = {member.node_id: member.state <= State.SUSPECT for member in members}
-    return Sightings(
-        live={NodeId(m.node_id): m.data_address for m in members if is_live[m.node_id]},
-        dead=frozenset(NodeId(m.node_id) for m in members if not is_live[m.node_id]),
-        records={
-            scope: tuple(
-                RawRecord(NodeId(record.owner), record.key, record.value)
-                for record in gossip.records(scope)
-            )
-            for scope in sorted(scopes)
-        },
-    )
 
 
 def _publication(local: Local, applied: _Wanted | None) -> Publication:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.agent.plan_loop import READ_PER_LOOK_MAX
+from cluster.agent.listener import READ_PER_LOOK_MAX
 from cluster.agent.worker import Worker
 from cluster.allocation.records import (
     INGRESS_SCOPE,

@@ -1,0 +1,161 @@
+"""Listens to gossip: what the other nodes say, as far as the managers have signed it.
+
+Driven by gossip, by `listen` (where) and by `trust` (whom). Proofs are checked a few at a time, so
+that the daemon goes on meanwhile.
+
+Invariant: a look counts as a whole; until it is done, what was heard before it counts, and of a
+scope that is new nothing is known (`is_ready`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from cluster.agent.publisher import Gossip
+from cluster.agent.sightings import RawRecord, Reader, Reading, Sightings, recall
+from cluster.allocation.tokens import Verifier
+from cluster.model.assignment import ClusterInfo
+from cluster.model.ids import ClusterId, NodeId
+from gossip.wire import State
+
+logger = logging.getLogger(__name__)
+
+COALESCE_S = 0.005
+"""What comes through gossip within this time shares one look."""
+READ_AT_ONCE = 20
+"""Records that are verified before others may run: 5 ms."""
+READ_PER_LOOK_MAX = 2000
+"""Records that one look verifies: 0.5 s; the rest is the next look's."""
+WARN_AGAIN_S = 600.0
+"""A node that publishes what is not its own is named no more often."""
+RECALL_UNKNOWN_S = 30.0
+"""After a start: how long members that gossip has not found yet count as live."""
+RECALL_SILENT_S = 3.0
+"""After a start: how long the records of live members may still be on their way."""
+
+
+class Listener:
+    """Hears and reads."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        gossip: Gossip,
+        *,
+        remembered: Sightings,
+        on_heard: Callable[[], None],
+    ) -> None:
+        """Get ready; nothing happens before `run`.
+
+        remembered: what gossip said before this start. on_heard: called after every look.
+        """
+        self._node = node
+        self._gossip = gossip
+        self._remembered = remembered
+        self._on_heard = on_heard
+        self._reader = Reader(node, Verifier(ClusterId(""), ()))
+        """Believes nobody until it is told whom to believe."""
+        self._scopes: frozenset[str] = frozenset()
+        self._read_scopes: frozenset[str] = frozenset()
+        """Scopes of the last look."""
+        self._due = asyncio.Event()
+        """Another look is."""
+        self._started_at = 0.0
+        self._warned_at: dict[NodeId, float] = {}
+        self.sightings = remembered
+        """What gossip said last, with what is remembered."""
+        self.reading = Reading()
+        """What that means."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all scopes have been looked at."""
+        return self._scopes <= self._read_scopes
+
+    def trust(self, info: ClusterInfo) -> None:
+        """Believe the managers of this cluster."""
+        verifier = Verifier(info.cluster, info.allocation_keys)
+        if verifier != self._reader.verifier:
+            self._reader = Reader(self._node, verifier)
+            self._read_scopes = frozenset()
+            self._due.set()
+
+    def listen(self, scopes: frozenset[str]) -> None:
+        """Listen to these scopes, which gossip is attached to."""
+        if scopes - self._scopes:
+            self._due.set()
+        self._scopes = scopes
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        self._started_at = asyncio.get_running_loop().time()
+        with self._gossip.watch() as self._due:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._forget())
+                while True:
+                    self._due.clear()
+                    await self._look()
+                    await self._due.wait()
+                    await asyncio.sleep(COALESCE_S)
+
+    async def _forget(self) -> None:
+        """Look again when what is remembered no longer counts."""
+        await asyncio.sleep(RECALL_SILENT_S)
+        self._due.set()
+        await asyncio.sleep(RECALL_UNKNOWN_S - RECALL_SILENT_S)
+        self._remembered = Sightings()
+        self._due.set()
+
+    async def _look(self) -> None:
+        """Take in what gossip says now."""
+        now = asyncio.get_running_loop().time()
+        scopes, reader = self._scopes, self._reader
+        self.sightings = recall(
+            _sightings(self._gossip, scopes),
+            self._remembered,
+            unknown_live=now - self._started_at < RECALL_UNKNOWN_S,
+            silent_live=now - self._started_at < RECALL_SILENT_S,
+        )
+        unread = reader.unread(self.sightings, scopes)
+        for start in range(0, min(len(unread), READ_PER_LOOK_MAX), READ_AT_ONCE):
+            for heard in unread[start : start + READ_AT_ONCE]:
+                reader.examine(heard)
+            await asyncio.sleep(0)
+        if reader is not self._reader:
+            return  # whom to believe has changed meanwhile: another look is due
+        if len(unread) > READ_PER_LOOK_MAX:
+            self._due.set()
+        self.reading = reader.reading(self.sightings, scopes)
+        self._read_scopes = scopes
+        self._warn(now)
+        self._on_heard()
+
+    def _warn(self, now: float) -> None:
+        """Name those who publish what the managers have not allocated to them, now and then."""
+        self._warned_at = {n: at for n, at in self._warned_at.items() if now - at < WARN_AGAIN_S}
+        for owner, count in self.reading.unsigned.items():
+            if owner not in self._warned_at:
+                self._warned_at[owner] = now
+                logger.warning(
+                    "ignoring records that the managers have not allocated: owner=%s records=%d",
+                    owner,
+                    count,
+                )
+
+
+def _sightings(gossip: Gossip, scopes: frozenset[str]) -> Sightings:
+    members = gossip.members()
+    is_live = {member.node_id: member.state <= State.SUSPECT for member in members}
+    return Sightings(
+        live={NodeId(m.node_id): m.data_address for m in members if is_live[m.node_id]},
+        dead=frozenset(NodeId(m.node_id) for m in members if not is_live[m.node_id]),
+        records={
+            scope: tuple(
+                RawRecord(NodeId(record.owner), record.key, record.value)
+                for record in gossip.records(scope)
+            )
+            for scope in sorted(scopes)
+        },
+    )
