@@ -79,7 +79,6 @@ class Listener:
         verifier = Verifier(info.cluster, info.allocation_keys)
         if verifier != self._reader.verifier:
             self._reader = Reader(self._node, verifier)
-            self._read_scopes = frozenset()
             self._due.set()
 
     def listen(self, scopes: frozenset[str]) -> None:

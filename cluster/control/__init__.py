@@ -9,6 +9,7 @@ may ask for something, or None.
 Modules:
     addresses: IPv4 subnets and the addresses in them
     admission: what the API refuses before it proposes anything
+    allocation_key: what the managers sign allocations with
     allocator: VNIs, subnets, virtual IPs, published ports, tasks' addresses
     batch: all loops in one transaction, from a new service to its assigned tasks
     constraints: placement constraints

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
-from cluster.control import batch, keys, liveness
+from cluster.allocation.tokens import SECRET_BYTES
+from cluster.control import allocation_key, batch, keys, liveness
 from cluster.control.liveness import Evidence
 from cluster.model.ids import NodeId
 from cluster.reconcile import reconcile
@@ -96,6 +97,9 @@ class Leader:
                 )
 
     def _decide_keys(self, snapshot: Snapshot) -> Sequence[Change]:
+        if missing := allocation_key.decide(snapshot, self._rng.randbytes(SECRET_BYTES)):
+            logger.info("allocation key made")
+            return missing
         now = self._clock()
         if keys.is_settled(snapshot, now):
             return ()  # without asking what nodes hold: this is called at every change

@@ -14,7 +14,7 @@ from cluster.agent.planner import View, plan
 from cluster.agent.sightings import Endpoint, Reading
 from cluster.allocation.records import INGRESS_SCOPE, Phase
 from cluster.model.assignment import ClusterInfo
-from cluster.model.ids import ClusterId, NodeId, TaskId
+from cluster.model.ids import ClusterId, NodeId, ServiceId, TaskId
 from cluster.model.service import EndpointMode, PublishMode
 from dataplane.plan import (
     IngressBackend,
@@ -44,6 +44,7 @@ from tests.unit.agent.objects import (
     ingress_record,
     network,
     published,
+    record,
     service,
     task,
 )
@@ -244,6 +245,46 @@ def test_virtual_address_outside_the_network_does_not_count() -> None:
     alien = endpoint(B, 2)
     alien = Endpoint(B, replace(alien.record, vip=ip("8.8.8.8")))
     assert [s.vip for s in overlay(view(alien)).services] == [ip(VIP)]
+
+
+def test_a_node_that_is_not_of_the_cluster_has_no_endpoints() -> None:
+    removed = replace(view(endpoint(B, 2)), info=info(A, C))
+    made = planned(removed)
+    assert made.networks == planned(replace(view(), info=info(A, C))).networks
+    assert made.ports[0].backends == (IngressBackend(1, ip("100.64.1.11"), 80),)
+
+
+def claiming(number: int, **claims: object) -> Endpoint:
+    """Return an endpoint of B's whose service was allocated what it claims later than `web`."""
+    made = replace(record(number), service=ServiceId("rival"), service_allocation=99)
+    return Endpoint(B, replace(made, **claims))  # type: ignore[arg-type]
+
+
+def test_a_lost_virtual_address_balances_only_the_winner() -> None:
+    seen = view(claiming(2, service_name="rival"))
+    assert overlay(seen).services == (VirtualService(ip(VIP), (ip("10.0.1.12"),)),)
+    assert names(seen)["web"] == [str(OWN_ADDRESS)]
+    assert names(seen)["rival"] == [VIP]
+    assert {r.address for r in overlay(seen).remotes} == {ip("10.0.1.12")}
+    made = plan(seen)
+    assert made is not None
+    assert made.conflicts == 1
+
+
+def test_a_lost_name_is_the_winners() -> None:
+    seen = view(claiming(2, vip=ip("10.0.1.3")))
+    assert names(seen)["web"] == ["10.0.1.3"]
+    assert names(seen)["tasks.web"] == ["10.0.1.12"]
+    assert names(seen)["shop"] == [VIP]
+
+
+def test_a_lost_port_is_the_winners() -> None:
+    rival = replace(ingress_record(B, 2), service=ServiceId("rival"), service_allocation=99)
+    seen = view()
+    reading = replace(seen.reading, endpoints={INGRESS_SCOPE: (Endpoint(B, rival),)})
+    assert planned(replace(seen, reading=reading)).ports[0].backends == (
+        IngressBackend(2, ip("100.64.2.12"), 80),
+    )
 
 
 def test_node_speaks_for_its_own_gateway_subnet_only() -> None:
