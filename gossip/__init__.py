@@ -7,19 +7,21 @@ the picture may import what is below. Only `peer`, `transport` and `storage` do 
     transport | storage
     machine
     inbox
-    notary
+    notary | ledger
     membership | sync
     failure | spread | digest
     outbox
     directory
     table | broadcast
-    codec | member | memory | trust | waiting
+    codec | member | memory | proof | trust | waiting
     keyring | message | timers | events | stats | identity | budget
+    checks
     wire | config
 
 Modules:
     broadcast: queues of updates by rank and times sent
     budget: token buckets
+    checks: what the values inside packets must be
     codec: how messages become packets
     config: tunables, in two profiles
     digest: what is known of a scope, as entries and hashes, and the deltas between
@@ -29,6 +31,7 @@ Modules:
     identity: what the room must know of who a node is
     inbox: what becomes of a packet
     keyring: sealing and opening packets under rotated keys
+    ledger: what is said in tables is taken once it is known that its owner said it
     machine: the state machine, without I/O
     member: the view of members and the order of claims about them
     membership: what to do with records and claims of members
@@ -37,6 +40,7 @@ Modules:
     notary: what is said about members is taken once it is known who said it
     outbox: packs messages into sealed datagrams
     peer: the facade: join, attach, publish, watch, leave
+    proof: one signature for a whole log
     simulation: machines of many nodes in virtual time
     spread: eager dissemination in rounds
     stats: counters

@@ -23,6 +23,7 @@ from gossip.wire import (
     Claim,
     Delta,
     DigestEntry,
+    Head,
     NodeRecord,
     Record,
     Stamp,
@@ -33,8 +34,8 @@ BUCKETS = 64
 ALL_BUCKETS = (1 << BUCKETS) - 1
 HASH_BYTES = 8
 _RECORD_OVERHEAD_BYTES = 32
-_DELTA_OVERHEAD_BYTES = 200
-"""Owner, scope, stamp and span of a delta."""
+_DELTA_OVERHEAD_BYTES = 340
+"""Owner, scope, stamp, span and head of a delta."""
 _NODE_BYTES = 440
 """More than any node record with its claim takes."""
 
@@ -71,7 +72,9 @@ class Summary:
         """Return what is known of one owner, None if nothing."""
         log = self._directory.table.get(scope, owner)
         if scope != NODES:
-            return None if log is None else DigestEntry(owner, log.stamp, *log.position)
+            if log is None:
+                return None
+            return DigestEntry(owner, log.stamp, *log.position, 0, _clock(log.head))
         state = State.ALIVE
         record = self._me()
         if owner != record.node_id:
@@ -80,8 +83,10 @@ class Summary:
                 return None
             record, state = member.record, member.state
         stamp = Stamp(record.epoch, 0)
-        position = log.position if log is not None and log.stamp == stamp else (0, 0)
-        return DigestEntry(owner, stamp, *position, record.incarnation * 4 + state)
+        mark = record.incarnation * 4 + state
+        if log is None or log.stamp != stamp:
+            return DigestEntry(owner, stamp, 0, 0, mark)
+        return DigestEntry(owner, stamp, *log.position, mark, _clock(log.head))
 
     def entries(self, scope: str, mask: int = ALL_BUCKETS) -> tuple[DigestEntry, ...]:
         """Return what is known of the owners in the buckets of `mask`."""
@@ -117,31 +122,38 @@ class Summary:
         return self._directory.is_current(scope, entry.owner)
 
     def deltas(
-        self, scope: str, mine: DigestEntry, other: DigestEntry | None, *, room: int
+        self, scope: str, mine: DigestEntry, other: DigestEntry | None, *, room: int | None
     ) -> list[Delta]:
         """Return what brings a peer at `other` to `mine`, in messages of about `room` bytes.
 
-        A whole log under which tombstones were forgotten is one message, however long: a part of it
-        could not say which keys are gone.
+        Without `room`, in one message, which the owner's head then proves as a whole. A whole log
+        under which tombstones were forgotten is one message, however long: a part of it could not
+        say which keys are gone.
         """
         log = self._directory.table.get(scope, mine.owner)
         known = 0 if other is None or other.stamp != mine.stamp else other.maximum
         start = known if known >= mine.gc else 0
         records: list[Record] = []
+        head: Head | None = None
         if log is not None and log.stamp == mine.stamp:
             records = [r for r in log.after(start) if r.version <= mine.maximum]
+            head = log.proof
         node, claim = self._node_of(scope, mine.owner)
-        room -= _DELTA_OVERHEAD_BYTES + (0 if node is None else _NODE_BYTES)
-        is_one = start == 0 and mine.gc > 0
-        parts = [records] if is_one else _parts(records, room)
+        if room is None or (start == 0 and mine.gc > 0):
+            parts = [records]
+        else:
+            overhead = _DELTA_OVERHEAD_BYTES + (0 if node is None else _NODE_BYTES)
+            parts = _parts(records, room - overhead)
         found: list[Delta] = []
         for number, part in enumerate(parts):
             is_last = number == len(parts) - 1
             end = max(start, mine.maximum) if is_last else part[-1].version
             stretch = (start, end, mine.gc)
+            proof = head if is_last else None
             found.append(
-                Delta(scope, mine.owner, mine.stamp, *stretch, tuple(part), b"", node, claim)
+                Delta(scope, mine.owner, mine.stamp, *stretch, tuple(part), proof, node, claim)
             )
+            node = claim = None
             start = end
         return found
 
@@ -208,9 +220,15 @@ def compare(scope: str, mine: DigestEntry, other: DigestEntry) -> Lead:
         lead |= Lead.MINE
     if ours[0] < theirs[0] or ours[1] < theirs[1] or mine.mark < other.mark:
         lead |= Lead.THEIRS
+    if ours == theirs and mine.proved != other.proved:
+        lead |= Lead.MINE if mine.proved > other.proved else Lead.THEIRS
     if scope != NODES and lead == Lead.MINE | Lead.THEIRS:
         lead = Lead.MINE if ours > theirs else Lead.THEIRS
     return lead
+
+
+def _clock(head: Head | None) -> int:
+    return 0 if head is None else head.hlc
 
 
 def _parts(records: list[Record], room: int) -> list[list[Record]]:
@@ -228,6 +246,6 @@ def _parts(records: list[Record], room: int) -> list[list[Record]]:
 
 
 def _hash(entry: DigestEntry) -> int:
-    fields = (*entry.stamp, entry.maximum, entry.gc, entry.mark // 4)
+    fields = (*entry.stamp, entry.maximum, entry.gc, entry.mark // 4, entry.proved)
     data = entry.owner.encode() + b"".join(field.to_bytes(8, "big") for field in fields)
     return int.from_bytes(hashlib.blake2b(data, digest_size=HASH_BYTES).digest(), "big")

@@ -13,6 +13,8 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from gossip.config import GossipConfig
 from gossip.events import RecordView
 from gossip.member import MemberTable, Verdict
@@ -24,6 +26,7 @@ from gossip.wire import (
     SCOPES_PER_OWNER_MAX,
     VALUE_BYTES_MAX,
     Delta,
+    Head,
     InvalidError,
     Record,
     Stamp,
@@ -36,8 +39,15 @@ class Directory:
     """One node's records and everyone's, as they can be seen from here."""
 
     def __init__(
-        self, *, node_id: str, epoch: int, config: GossipConfig, members: MemberTable
+        self,
+        *,
+        node_id: str,
+        epoch: int,
+        config: GossipConfig,
+        members: MemberTable,
+        sign: Callable[[Update], Update],
     ) -> None:
+        """`sign`: signs a record of this node."""
         self.node_id = node_id
         self.epoch = epoch
         self.table = Table()
@@ -47,6 +57,7 @@ class Directory:
         """Owners of which something changed; the summary empties it."""
         self._config = config
         self._members = members
+        self._sign = sign
         self._attachments: dict[str, int] = {}
         self._tombstones: dict[tuple[str, str], float] = {}
         self._peers: dict[str, list[str]] = {}
@@ -108,9 +119,13 @@ class Directory:
         self._tombstones[scope, key] = now
         return self._write(scope, self._stamp(scope), key, None, hlc)
 
-    def collect(self, *, now: float) -> None:
-        """Forget own tombstones that are old enough for everyone to have seen them."""
+    def collect(self, *, now: float) -> set[str]:
+        """Forget own tombstones that are old enough for everyone to have seen them.
+
+        Returns the scopes where there were any.
+        """
         then = now - self._config.tombstone_s
+        scopes: set[str] = set()
         for (scope, key), at in list(self._tombstones.items()):
             log = self.table.get(scope, self.node_id)
             if at >= then or log is None or key not in log.records:
@@ -118,6 +133,8 @@ class Directory:
             del self._tombstones[scope, key]
             log.collect(max(log.gc, log.records[key].version))
             self.dirty.add(self.node_id)
+            scopes.add(scope)
+        return scopes
 
     def own_attachments(self) -> list[Update]:
         """Return this node's attachments as updates to spread."""
@@ -214,23 +231,33 @@ class Directory:
         is_there = record is not None and record.value is not None
         return is_there and scope in self._attachments and self.is_current(scope, owner)
 
-    def take_update(self, update: Update) -> Verdict:
-        """Merge one record of another owner; AHEAD if it cannot be taken."""
-        if not self._is_welcome(update.scope, update.owner):
+    def judge_update(self, update: Update) -> Verdict:
+        """Tell what `take_update` would do: NEW if anything; AHEAD if it cannot be taken."""
+        if not self.is_welcome(update.scope, update.owner):
             return Verdict.AHEAD
+        return self.table.judge(update)
+
+    def take_update(self, update: Update) -> Verdict:
+        """Merge one record of another owner, known to be its own; AHEAD if it cannot be taken."""
         verdict = self.table.put(update)
         if verdict is Verdict.NEW:
             self._merged(update.scope, update.owner)
         return verdict
 
-    def take_delta(self, delta: Delta) -> Verdict:
-        """Merge a stretch of another owner's log; AHEAD if it cannot be taken."""
-        if not self._is_welcome(delta.scope, delta.owner):
-            return Verdict.AHEAD
-        verdict = self.table.put_delta(delta)
+    def take_proven(self, delta: Delta, records: Sequence[Record]) -> Verdict:
+        """Merge a proven `Table.outcome`; KNOWN if the records are the same as before."""
+        verdict = self.table.put_proven(delta, records)
+        self.dirty.add(delta.owner)
         if verdict is Verdict.NEW:
             self._merged(delta.scope, delta.owner)
         return verdict
+
+    def set_head(self, scope: str, head: Head) -> None:
+        """Keep the head of one of this node's logs."""
+        log = self.table.get(scope, self.node_id)
+        if log is not None:
+            log.head = head
+            self.dirty.add(self.node_id)
 
     def member_changed(self, node_id: str) -> None:
         """Take note that the belief about a member changed: drop, hide or restore its records."""
@@ -255,7 +282,8 @@ class Directory:
                     if scope != NODES:
                         self.table.hollow(scope, member.node_id)
 
-    def _is_welcome(self, scope: str, owner: str) -> bool:
+    def is_welcome(self, scope: str, owner: str) -> bool:
+        """Tell whether records of `owner` in `scope` are kept here."""
         if owner == self.node_id or not self.is_attached(scope):
             return False
         member = self._members.get(owner)
@@ -293,4 +321,6 @@ class Directory:
         record = self.table.append(scope, self.node_id, stamp, key, value, hlc=hlc)
         self.dirty.add(self.node_id)
         self._touch(scope)
-        return Update(scope, self.node_id, stamp, record)
+        update = self._sign(Update(scope, self.node_id, stamp, record))
+        self.table.logs(scope)[self.node_id].set(update.record)
+        return update

@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
-from gossip.broadcast import Rank
 from gossip.codec import Codec
-from gossip.directory import Directory
 from gossip.keyring import Rejected, RejectedPacketError
-from gossip.member import MemberTable, Verdict
+from gossip.ledger import Ledger
+from gossip.member import MemberTable
 from gossip.membership import Membership
 from gossip.notary import Notary
 from gossip.outbox import Outbox
-from gossip.spread import Spread
 from gossip.stats import Counters
 from gossip.sync import Syncer
 from gossip.wire import (
@@ -47,11 +45,10 @@ class Inbox:
         *,
         codec: Codec,
         members: MemberTable,
-        directory: Directory,
         membership: Membership,
         notary: Notary,
+        ledger: Ledger,
         sync: Syncer,
-        spread: Spread,
         outbox: Outbox,
         counters: Counters,
         on_newer_key: Callable[[float], None],
@@ -59,11 +56,10 @@ class Inbox:
         """`on_newer_key`: called for every packet, even of junk, with a newer key than known."""
         self._codec = codec
         self._members = members
-        self._directory = directory
         self._membership = membership
         self._notary = notary
+        self._ledger = ledger
         self._sync = sync
-        self._spread = spread
         self._outbox = outbox
         self._counters = counters
         self._on_newer_key = on_newer_key
@@ -129,7 +125,7 @@ class Inbox:
             case CertificateRequest():
                 self._notary.answer(message, source, sender, now=now)
             case Update():
-                self._take_update(message, now=now)
+                self._ledger.take_update(message, now=now)
             case Digest():
                 self._sync.take_digest(message, source, sender, now=now)
             case Delta():
@@ -159,27 +155,8 @@ class Inbox:
             case _:
                 assert_never(message)
 
-    def _take_update(self, update: Update, *, now: float) -> None:
-        match self._directory.take_update(update):
-            case Verdict.NEW:
-                self._counters.updates_new += 1
-                name = (update.scope, update.owner, update.record.key)
-                rank = Rank.RELAYED_RECORD
-                self._spread.put(update.scope, rank, name, update, now=now)
-                self._sync.hurry(update.scope, now=now)
-            case Verdict.KNOWN | Verdict.STALE:
-                self._counters.updates_known += 1
-            case Verdict.AHEAD:
-                self._counters.updates_refused += 1
-
     def _take_delta(self, delta: Delta, source: Address, *, now: float) -> None:
-        self._counters.deltas_in += 1
         for said in (delta.node, delta.claim):
             if said is not None and delta.scope == NODES:
                 self._notary.take(said, source, now=now, is_relayed=False)
-        verdict = self._directory.take_delta(delta)
-        if verdict is Verdict.NEW:
-            self._counters.snapshots_in += delta.start == 0
-            self._sync.hurry(delta.scope, now=now)
-        elif verdict is Verdict.AHEAD:
-            self._counters.deltas_refused += 1
+        self._ledger.take_delta(delta, now=now)

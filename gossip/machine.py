@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from random import Random
 
-from gossip.broadcast import Queues, Rank
+from gossip.broadcast import Queues
 from gossip.codec import Codec, SealedCodec
 from gossip.config import GossipConfig
 from gossip.digest import Summary
@@ -29,6 +29,7 @@ from gossip.events import Event, KeysWanted, MemberView, RecordsChanged, RecordV
 from gossip.identity import Identity
 from gossip.inbox import Inbox
 from gossip.keyring import GossipKey, Keyring, KeyView
+from gossip.ledger import Ledger
 from gossip.member import Member, MemberTable
 from gossip.membership import Membership
 from gossip.notary import Notary
@@ -41,12 +42,11 @@ from gossip.trust import Trust
 from gossip.wire import (
     NODES,
     Address,
+    Delta,
     DigestEntry,
     InvalidError,
     NodeRecord,
-    Record,
     State,
-    Update,
 )
 
 _SWEEP_S = 30.0
@@ -104,7 +104,11 @@ class Machine:
         )
         self._members = MemberTable()
         self._directory = Directory(
-            node_id=node_id, epoch=epoch, config=config, members=self._members
+            node_id=node_id,
+            epoch=epoch,
+            config=config,
+            members=self._members,
+            sign=self._trust.sign_update,
         )
         self._queues = Queues()
         self._outbox = Outbox(
@@ -153,10 +157,18 @@ class Machine:
             outbox=self._outbox,
             counters=self.counters,
         )
+        self._ledger = Ledger(
+            trust=self._trust,
+            directory=self._directory,
+            timers=self._timers,
+            spread=self._spread,
+            sync=self._sync,
+            counters=self.counters,
+            hlc=self._next_hlc,
+        )
         self._inbox = Inbox(
             codec=wire,
             members=self._members,
-            directory=self._directory,
             membership=self._membership,
             notary=Notary(
                 trust=self._trust,
@@ -167,8 +179,8 @@ class Machine:
                 counters=self.counters,
                 on_company=self._plan_introduction,
             ),
+            ledger=self._ledger,
             sync=self._sync,
-            spread=self._spread,
             outbox=self._outbox,
             counters=self.counters,
             on_newer_key=self._want_keys,
@@ -219,7 +231,7 @@ class Machine:
         update = self._directory.attach(scope, hlc=self._next_hlc(now))
         if update is not None:
             self._sync.start(scope, now=now)
-            self._spread_own(update, now=now)
+            self._ledger.spread_own(update, now=now)
 
     def detach(self, scope: str, *, now: float) -> None:
         """Leave a scope; its records are forgotten."""
@@ -227,7 +239,8 @@ class Machine:
         if update is not None:
             self._sync.stop(scope)
             self._spread.forget(scope)
-            self._spread_own(update, now=now)
+            self._ledger.forget(scope)
+            self._ledger.spread_own(update, now=now)
 
     def publish(self, scope: str, key: str, value: bytes, *, now: float) -> None:
         """Write a record of this node; nothing happens if it says so already.
@@ -236,13 +249,13 @@ class Machine:
         """
         update = self._directory.publish(scope, key, value, hlc=self._next_hlc(now))
         if update is not None:
-            self._spread_own(update, now=now)
+            self._ledger.spread_own(update, now=now)
 
     def withdraw(self, scope: str, key: str, *, now: float) -> None:
         """Delete a record of this node, if it is there."""
         update = self._directory.withdraw(scope, key, now=now, hlc=self._next_hlc(now))
         if update is not None:
-            self._spread_own(update, now=now)
+            self._ledger.spread_own(update, now=now)
 
     def leave(self, *, now: float) -> None:
         """Say that this node leaves for good."""
@@ -320,10 +333,11 @@ class Machine:
         """Return how far each owner's log is known in a scope, hidden ones included."""
         return self._summary.entries(scope)
 
-    def own_log(self, scope: str) -> tuple[Record, ...]:
-        """Return what this node has written in a scope, tombstones included, by version."""
-        log = self._directory.table.get(scope, self.me.node_id)
-        return () if log is None else tuple(log.after(0))
+    def own_delta(self, scope: str) -> Delta:
+        """Return all that this node has written in a scope, as anti-entropy would tell it."""
+        (mine,) = (e for e in self._summary.entries(scope) if e.owner == self.me.node_id)
+        (delta,) = self._summary.deltas(scope, mine, None, room=None)
+        return delta
 
     def stats(self) -> GossipStats:
         """Return the counters."""
@@ -353,11 +367,6 @@ class Machine:
             round_trip_s=detector.round_trip_s(member.node_id),
         )
 
-    def _spread_own(self, update: Update, *, now: float) -> None:
-        name = (update.scope, update.owner, update.record.key)
-        self._spread.put(update.scope, Rank.OWN_RECORD, name, update, now=now)
-        self._sync.hurry(update.scope, now=now)
-
     def _plan_introduction(self, now: float) -> None:
         self._sync.ask_many(NODES, now=now)
         for pause_s in _INTRODUCTIONS_S:
@@ -367,12 +376,12 @@ class Machine:
         """Tell the members just met about this node, and what it is attached to."""
         self._membership.announce(now=now)
         for update in self._directory.own_attachments():
-            self._spread_own(update, now=now)
+            self._ledger.spread_own(update, now=now)
 
     def _go_on_in_epoch(self, epoch: int, now: float) -> None:
         self._keyring.set_epoch(epoch)
         for update in self._directory.raise_epoch(epoch, hlc=self._next_hlc(now)):
-            self._spread_own(update, now=now)
+            self._ledger.spread_own(update, now=now)
 
     def _next_hlc(self, now: float) -> int:
         self._hlc = max(int((now + self._wall_offset_s) * 1000), self._hlc + 1)
@@ -411,7 +420,8 @@ class Machine:
 
     def _sweep(self, now: float) -> None:
         self._timers.at(now + _SWEEP_S, self._sweep)
-        self._directory.collect(now=now)
+        for scope in self._directory.collect(now=now):
+            self._ledger.plan_head(scope, now=now)
         self._directory.hollow_dead(now=now)
         self._membership.forget_old(now=now)
 

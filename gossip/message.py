@@ -9,17 +9,15 @@ value or raise MalformedPacketError; containers are bounded by the size of the i
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Sequence
-from typing import assert_never, cast
+from typing import assert_never
 
 import msgpack
 
+from gossip import checks
 from gossip.wire import (
     KEY_BYTES_MAX,
-    NODE_ID_CHARS_MAX,
     RECORDS_PER_LOG_MAX,
-    SCOPE_CHARS_MAX,
     VALUE_BYTES_MAX,
     Ack,
     CertificateOffer,
@@ -28,6 +26,7 @@ from gossip.wire import (
     Delta,
     Digest,
     DigestEntry,
+    Head,
     MalformedPacketError,
     Message,
     Nack,
@@ -51,7 +50,7 @@ _FINGERPRINT_BYTES_MAX = 16
 _CERTIFICATE_BYTES_MAX = 1200
 _REQUESTED_MAX = 16
 """Certificates that one request asks for."""
-_HEAD_BYTES_MAX = 256
+_ROOT_BYTES_MAX = 32
 _HASHES_BYTES_MAX = 64 * 8
 _U32 = 2**32 - 1
 _CLAIM_KINDS = {State.SUSPECT: 5, State.DEAD: 6, State.LEFT: 7}
@@ -60,6 +59,11 @@ _CLAIM_KINDS = {State.SUSPECT: 5, State.DEAD: 6, State.LEFT: 7}
 def encode(message: Message) -> bytes:
     """Return the wire form of one message."""
     return msgpack.packb(_fields(message))
+
+
+def encode_unsigned(record: Record) -> bytes:
+    """Return the wire form of a record without its signature."""
+    return msgpack.packb(_record_fields(record)[:-1])
 
 
 def pack(messages: Sequence[bytes]) -> bytes:
@@ -74,7 +78,7 @@ def unpack_untrusted(body: bytes) -> list[Message]:
     """Return the messages of a packet's body."""
     try:
         raw: object = msgpack.unpackb(body, max_map_len=0, max_ext_len=0)
-        return [_decode(fields) for fields in _array(raw)]
+        return [_decode(fields) for fields in checks.array(raw)]
     except (ValueError, TypeError, IndexError, OverflowError, msgpack.UnpackException) as exc:
         raise MalformedPacketError(str(exc)) from exc
 
@@ -92,7 +96,7 @@ def _fields(message: Message) -> tuple[object, ...]:
             m = message
             fields = (8, m.scope, m.owner, *m.stamp, *_record_fields(m.record))
         case Digest():
-            entries = [(e.owner, *e.stamp, e.maximum, e.gc, e.mark) for e in message.entries]
+            entries = [_digest_entry_fields(entry) for entry in message.entries]
             fields = (9, message.scope, int(message.stage), message.mask, message.hashes, entries)
         case Delta():
             fields = _delta_fields(message)
@@ -132,33 +136,44 @@ def _record_fields(r: Record) -> tuple[object, ...]:
     return (r.key, r.version, r.hlc, r.value, r.signature)
 
 
+def _digest_entry_fields(e: DigestEntry) -> tuple[object, ...]:
+    return (e.owner, *e.stamp, e.maximum, e.gc, e.mark, e.proved)
+
+
+def _head_fields(h: Head) -> tuple[object, ...]:
+    return (h.maximum, h.gc, h.count, h.root, h.hlc, h.signature)
+
+
 def _delta_fields(d: Delta) -> tuple[object, ...]:
     records = [_record_fields(r) for r in d.records]
+    head = None if d.head is None else _head_fields(d.head)
     node = None if d.node is None else _node_fields(d.node)
     claim = None if d.claim is None else (int(d.claim.state), *_claim_fields(d.claim))
     span = (d.start, d.end, d.gc)
-    return (10, d.scope, d.owner, *d.stamp, *span, records, d.head, node, claim)
+    return (10, d.scope, d.owner, *d.stamp, *span, records, head, node, claim)
 
 
 def _decode(raw: object) -> Message:
-    kind, *fields = _array(raw)
-    return _DECODERS[_count(kind, len(_DECODERS) - 1)](*fields)
+    kind, *fields = checks.array(raw)
+    return _DECODERS[checks.count(kind, len(_DECODERS) - 1)](*fields)
 
 
 def _ping(sequence: object, target: object) -> Ping:
-    return Ping(_count(sequence), _name(target))
+    return Ping(checks.count(sequence), checks.name(target))
 
 
 def _ack(sequence: object, incarnation: object) -> Ack:
-    return Ack(_count(sequence), _count(incarnation, _U32))
+    return Ack(checks.count(sequence), checks.count(incarnation, _U32))
 
 
 def _ping_request(sequence: object, target: object, host: object, port: object) -> PingRequest:
-    return PingRequest(_count(sequence), _name(target), _host(host), _port(port))
+    return PingRequest(
+        checks.count(sequence), checks.name(target), checks.host(host), checks.port(port)
+    )
 
 
 def _nack(sequence: object, reason: object) -> Nack:
-    return Nack(_count(sequence), NackReason(_count(reason)))
+    return Nack(checks.count(sequence), NackReason(checks.count(reason)))
 
 
 def _node(  # noqa: PLR0917 - one parameter for each field on the wire
@@ -174,16 +189,16 @@ def _node(  # noqa: PLR0917 - one parameter for each field on the wire
     signature: object,
 ) -> NodeRecord:
     return NodeRecord(
-        _name(node_id),
-        _count(epoch),
-        _count(incarnation, _U32),
-        _host(host),
-        _port(port),
-        _host(data_address),
-        _count(flags),
-        _blob(fingerprint, _FINGERPRINT_BYTES_MAX),
-        _count(hlc),
-        _blob(signature, _SIGNATURE_BYTES_MAX),
+        checks.name(node_id),
+        checks.count(epoch),
+        checks.count(incarnation, _U32),
+        checks.host(host),
+        checks.port(port),
+        checks.host(data_address),
+        checks.count(flags),
+        checks.blob(fingerprint, _FINGERPRINT_BYTES_MAX),
+        checks.count(hlc),
+        checks.blob(signature, _SIGNATURE_BYTES_MAX),
     )
 
 
@@ -191,13 +206,13 @@ def _claim(state: State, fields: Sequence[object]) -> Claim:
     subject, epoch, incarnation, accuser, accuser_epoch, fingerprint, signature = fields
     return Claim(
         state,
-        _name(subject),
-        _count(epoch),
-        _count(incarnation, _U32),
-        _name(accuser),
-        _count(accuser_epoch),
-        _blob(fingerprint, _FINGERPRINT_BYTES_MAX),
-        _blob(signature, _SIGNATURE_BYTES_MAX),
+        checks.name(subject),
+        checks.count(epoch),
+        checks.count(incarnation, _U32),
+        checks.name(accuser),
+        checks.count(accuser_epoch),
+        checks.blob(fingerprint, _FINGERPRINT_BYTES_MAX),
+        checks.blob(signature, _SIGNATURE_BYTES_MAX),
     )
 
 
@@ -216,35 +231,57 @@ def _left(*fields: object) -> Claim:
 def _record(key: object, version: object, hlc: object, value: object, signature: object) -> Record:
     if not isinstance(key, str) or not key or len(key.encode()) > KEY_BYTES_MAX:
         raise MalformedPacketError("bad key")
-    number = _count(version)
+    number = checks.count(version)
     if number == 0:
         raise MalformedPacketError("versions start at 1")
-    content = None if value is None else _blob(value, VALUE_BYTES_MAX)
-    return Record(key, number, _count(hlc), content, _blob(signature, _SIGNATURE_BYTES_MAX))
+    content = None if value is None else checks.blob(value, VALUE_BYTES_MAX)
+    return Record(
+        key, number, checks.count(hlc), content, checks.blob(signature, _SIGNATURE_BYTES_MAX)
+    )
 
 
 def _update(
     scope: object, owner: object, epoch: object, attachment: object, *record: object
 ) -> Update:
-    stamp = Stamp(_count(epoch), _count(attachment))
-    return Update(_scope(scope), _name(owner), stamp, _record(*record))
+    stamp = Stamp(checks.count(epoch), checks.count(attachment))
+    return Update(checks.scope(scope), checks.name(owner), stamp, _record(*record))
 
 
 def _digest(scope: object, stage: object, mask: object, hashes: object, entries: object) -> Digest:
     return Digest(
-        _scope(scope),
-        Stage(_count(stage)),
-        _count(mask),
-        _blob(hashes, _HASHES_BYTES_MAX),
-        tuple(_digest_entry(*_array(entry)) for entry in _array(entries)),
+        checks.scope(scope),
+        Stage(checks.count(stage)),
+        checks.count(mask),
+        checks.blob(hashes, _HASHES_BYTES_MAX),
+        tuple(_digest_entry(*checks.array(entry)) for entry in checks.array(entries)),
     )
 
 
 def _digest_entry(  # noqa: PLR0917 - as `_node`
-    owner: object, epoch: object, attachment: object, maximum: object, gc: object, mark: object
+    owner: object,
+    epoch: object,
+    attachment: object,
+    maximum: object,
+    gc: object,
+    mark: object,
+    proved: object,
 ) -> DigestEntry:
-    stamp = Stamp(_count(epoch), _count(attachment))
-    return DigestEntry(_name(owner), stamp, _count(maximum), _count(gc), _count(mark))
+    stamp = Stamp(checks.count(epoch), checks.count(attachment))
+    counts = (checks.count(maximum), checks.count(gc), checks.count(mark), checks.count(proved))
+    return DigestEntry(checks.name(owner), stamp, *counts)
+
+
+def _head(  # noqa: PLR0917 - as `_node`
+    maximum: object, gc: object, count: object, root: object, hlc: object, signature: object
+) -> Head:
+    return Head(
+        checks.count(maximum),
+        checks.count(gc),
+        checks.count(count),
+        checks.blob(root, _ROOT_BYTES_MAX),
+        checks.count(hlc),
+        checks.blob(signature, _SIGNATURE_BYTES_MAX),
+    )
 
 
 def _delta(  # noqa: PLR0917 - as `_node`
@@ -260,45 +297,45 @@ def _delta(  # noqa: PLR0917 - as `_node`
     node: object,
     claim: object,
 ) -> Delta:
-    raw = _array(records)
+    raw = checks.array(records)
     if len(raw) > RECORDS_PER_LOG_MAX:
         raise MalformedPacketError("too many records")
-    first, last = _count(start), _count(end)
+    first, last = checks.count(start), checks.count(end)
     if first > last:
         raise MalformedPacketError("a delta ends before it starts")
-    entries = tuple(_record(*_array(record)) for record in raw)
+    entries = tuple(_record(*checks.array(record)) for record in raw)
     if any(not first < record.version <= last for record in entries):
         raise MalformedPacketError("a record lies outside its delta")
     return Delta(
-        _scope(scope),
-        _name(owner),
-        Stamp(_count(epoch), _count(attachment)),
+        checks.scope(scope),
+        checks.name(owner),
+        Stamp(checks.count(epoch), checks.count(attachment)),
         first,
         last,
-        _count(gc),
+        checks.count(gc),
         entries,
-        _blob(head, _HEAD_BYTES_MAX),
-        None if node is None else _node(*_array(node)),
-        None if claim is None else _any_claim(*_array(claim)),
+        None if head is None else _head(*checks.array(head)),
+        None if node is None else _node(*checks.array(node)),
+        None if claim is None else _any_claim(*checks.array(claim)),
     )
 
 
 def _any_claim(state: object, *fields: object) -> Claim:
-    which = State(_count(state))
+    which = State(checks.count(state))
     if which is State.ALIVE:
         raise MalformedPacketError("ALIVE is not a claim")
     return _claim(which, fields)
 
 
 def _certificate_request(fingerprints: object) -> CertificateRequest:
-    raw = _array(fingerprints)
+    raw = checks.array(fingerprints)
     if len(raw) > _REQUESTED_MAX:
         raise MalformedPacketError("too many certificates asked for")
-    return CertificateRequest(tuple(_blob(each, _FINGERPRINT_BYTES_MAX) for each in raw))
+    return CertificateRequest(tuple(checks.blob(each, _FINGERPRINT_BYTES_MAX) for each in raw))
 
 
 def _certificate_offer(der: object) -> CertificateOffer:
-    return CertificateOffer(_blob(der, _CERTIFICATE_BYTES_MAX))
+    return CertificateOffer(checks.blob(der, _CERTIFICATE_BYTES_MAX))
 
 
 _DECODERS: tuple[Callable[..., Message], ...] = (
@@ -316,49 +353,3 @@ _DECODERS: tuple[Callable[..., Message], ...] = (
     _certificate_request,
     _certificate_offer,
 )
-
-
-def _array(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise MalformedPacketError("not an array")
-    return cast("list[object]", value)
-
-
-def _count(value: object, most: int = 2**64 - 1) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise MalformedPacketError("not a count")
-    return value
-
-
-def _port(value: object) -> int:
-    number = _count(value, 65535)
-    if number == 0:
-        raise MalformedPacketError("port 0")
-    return number
-
-
-def _name(value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= NODE_ID_CHARS_MAX:
-        raise MalformedPacketError("bad node id")
-    if not value.isascii() or not value.isprintable():
-        raise MalformedPacketError("bad node id")
-    return value
-
-
-def _scope(value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= SCOPE_CHARS_MAX:
-        raise MalformedPacketError("bad scope")
-    return value
-
-
-def _host(value: object) -> str:
-    if not isinstance(value, str) or "%" in value:
-        raise MalformedPacketError("bad address")
-    ipaddress.ip_address(value)
-    return value
-
-
-def _blob(value: object, most: int) -> bytes:
-    if not isinstance(value, bytes) or len(value) > most:
-        raise MalformedPacketError("bad byte string")
-    return value

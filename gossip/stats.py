@@ -51,6 +51,8 @@ class Counters:
     """Certificates that are not valid now."""
     refused_unauthorized: int = 0
     """Departures of others that no manager signed."""
+    refused_quota: int = 0
+    """Records over the limits of a log."""
     refused_future: int = 0
     """Records of more than ten seconds in the future: a liar's, or one of the clocks is wrong."""
     certificates_awaited: int = 0

@@ -61,6 +61,10 @@ _DEAD_ROUND = 10
 """Every so many rounds, one goes to a dead member or to a bootstrap address not yet known."""
 
 
+_Gap = tuple[DigestEntry, DigestEntry | None]
+"""What is known of an owner here, and at a peer that knows less."""
+
+
 @dataclass(slots=True)
 class _Schedule:
     interval_s: float
@@ -189,10 +193,10 @@ class Syncer:
             answer = self._compare_hashes(digest)
             self._outbox.send(source, answer, node_id=sender)
         else:
-            answers, deltas = self._compare_entries(digest)
+            answers, gaps = self._compare_entries(digest)
             self._outbox.send(source, *answers, node_id=sender)
-            if deltas:
-                self._send_deltas(deltas, source, sender, now=now)
+            if gaps:
+                self._fill(digest.scope, gaps, source, sender, now=now)
 
     def _arm(self, scope: str, *, now: float) -> None:
         schedule = self._schedules[scope]
@@ -267,13 +271,11 @@ class Syncer:
             mask, entries = mask | 1 << bucket, entries + more
         return Digest(scope, Stage.COMPARE, mask, b"", entries)
 
-    def _compare_entries(
-        self, digest: Digest
-    ) -> tuple[list[Digest], list[Delta | CertificateOffer]]:
-        """Return the digests and deltas that answer."""
+    def _compare_entries(self, digest: Digest) -> tuple[list[Digest], list[_Gap]]:
+        """Return the digests that answer, and what the peer lacks."""
         scope = digest.scope
         theirs = {entry.owner: entry for entry in digest.entries}
-        deltas: list[Delta | CertificateOffer] = []
+        gaps: list[_Gap] = []
         pull: list[DigestEntry] = []
         mine = {entry.owner: entry for entry in self._summary.entries(scope, digest.mask)}
         for owner in theirs:
@@ -284,17 +286,16 @@ class Syncer:
             other = theirs.get(owner)
             lead = Lead.MINE if other is None else compare(scope, entry, other)
             if Lead.MINE in lead and self._is_told(scope, entry, other):
-                deltas += self._introduction(scope, owner, other)
-                deltas += self._summary.deltas(scope, entry, other, room=self._outbox.room)
+                gaps.append((entry, other))
             if Lead.THEIRS in lead:
                 pull.append(entry)
         for owner, other in theirs.items():
             if owner not in mine and (scope != NODES or is_live(other)):
                 pull.append(DigestEntry(owner, Stamp(0, 0), 0, 0))
         if digest.stage is Stage.PULL:
-            return [], deltas
-        if pull or deltas:
-            return list(self._pulls(scope, pull)), deltas
+            return [], gaps
+        if pull or gaps:
+            return list(self._pulls(scope, pull)), gaps
         return [Digest(scope, Stage.EQUAL)], []
 
     def _introduction(
@@ -321,15 +322,10 @@ class Syncer:
         for at in range(0, min(len(pull), most * _DATAGRAMS_MAX), most):
             yield Digest(scope, Stage.PULL, 0, b"", tuple(pull[at : at + most]))
 
-    def _send_deltas(
-        self,
-        deltas: list[Delta | CertificateOffer],
-        source: Address,
-        sender: str | None,
-        *,
-        now: float,
+    def _fill(
+        self, scope: str, gaps: list[_Gap], source: Address, sender: str | None, *, now: float
     ) -> None:
-        messages = [self._outbox.encode(each) for each in deltas]
+        messages = self._encoded(scope, gaps, room=self._outbox.room)
         room = self._outbox.room
         fits = sum(map(len, messages)) <= room * _DATAGRAMS_MAX
         if fits and all(len(data) <= room for data in messages):
@@ -340,7 +336,7 @@ class Syncer:
             if now >= self._streaming.get(member.node_id, now):
                 self._streaming[member.node_id] = now + _STREAM_PAUSE_S
                 self._counters.streams_out += 1
-                frames = _frames(messages)
+                frames = _frames(self._encoded(scope, gaps, room=None))
                 self._outbox.push(member.node_id, member.record.address, frames)
             return
         small = [data for data in messages if len(data) <= room]
@@ -351,6 +347,13 @@ class Syncer:
                 small = small[:count]
                 break
         self._outbox.send_encoded(source, small, node_id=sender)
+
+    def _encoded(self, scope: str, gaps: list[_Gap], *, room: int | None) -> list[bytes]:
+        said: list[Delta | CertificateOffer] = []
+        for mine, other in gaps:
+            said += self._introduction(scope, mine.owner, other)
+            said += self._summary.deltas(scope, mine, other, room=room)
+        return [self._outbox.encode(each) for each in said]
 
 
 def _frames(messages: list[bytes]) -> Iterable[list[bytes]]:

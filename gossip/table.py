@@ -5,6 +5,8 @@ times. A log lives under a stamp (owner's epoch, version of its attachment): a n
 the whole log, an older one is ignored, so leaving and coming back is ordered without anyone making
 tombstones for another. (After chitchat and Scuttlebutt.)
 
+Signatures are not this module's: what is put here has been checked (`ledger`).
+
 Invariants:
     a log's stamp never decreases, nor its (maximum, gc) under one stamp;
     every version up to `maximum` is known, or was replaced by one that is or will be known;
@@ -13,20 +15,25 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gossip.member import Verdict
 from gossip.wire import (
     LOG_BYTES_MAX,
+    NODES,
     RECORDS_PER_LOG_MAX,
+    SCOPES_PER_OWNER_MAX,
     Delta,
+    Head,
     InvalidError,
     Record,
     Stamp,
     Update,
 )
 
+_RECORD_OVERHEAD_BYTES = 90
+"""Version, clock and signature."""
 _AHEAD_MAX = 1024
 """Versions remembered beyond a gap; when there are more, anti-entropy closes the gap anyway."""
 
@@ -36,6 +43,8 @@ class Log:
     """One owner's records in one scope, as far as they are known here."""
 
     stamp: Stamp
+    live_max: int = RECORDS_PER_LOG_MAX
+    """How many records may be no tombstones."""
     maximum: int = 0
     """All versions up to here are covered."""
     gc: int = 0
@@ -46,6 +55,9 @@ class Log:
     ahead: set[int] = field(default_factory=set[int])
     """Known versions above `maximum`."""
     size_bytes: int = 0
+    live: int = 0
+    head: Head | None = None
+    """The owner's newest word on the whole log; it may be older than the log."""
 
     @property
     def position(self) -> tuple[int, int]:
@@ -62,19 +74,41 @@ class Log:
         old = self.records.get(record.key)
         size = self.size_bytes + _size(record) - (0 if old is None else _size(old))
         count = len(self.records) + (old is None)
-        return count <= RECORDS_PER_LOG_MAX and size <= LOG_BYTES_MAX
+        live = self.live + _is_live(record) - _is_live(old)
+        return count <= RECORDS_PER_LOG_MAX and size <= LOG_BYTES_MAX and live <= self.live_max
+
+    def has_room_for(self, records: Sequence[Record]) -> bool:
+        """Tell whether `records`, in place of all that is held, are within the limits."""
+        return (
+            len(records) <= RECORDS_PER_LOG_MAX
+            and sum(map(_size, records)) <= LOG_BYTES_MAX
+            and sum(map(_is_live, records)) <= self.live_max
+        )
+
+    @property
+    def proof(self) -> Head | None:
+        """The head that proves the log as it is, if it is known."""
+        head = self.head
+        is_current = head is not None and (head.maximum, head.gc) == (self.maximum, self.gc)
+        return head if is_current else None
 
     def set(self, record: Record) -> None:
         """Store `record` in place of what its key held."""
         self.remove(record.key)
         self.records[record.key] = record
         self.size_bytes += _size(record)
+        self.live += _is_live(record)
 
     def remove(self, key: str) -> None:
         """Forget a key, if it is there."""
         old = self.records.pop(key, None)
         if old is not None:
             self.size_bytes -= _size(old)
+            self.live -= _is_live(old)
+
+    def clear(self) -> None:
+        """Forget all records, but not how far they were known."""
+        self.records, self.size_bytes, self.live = {}, 0, 0
 
     def cover(self, version: int) -> None:
         """Note that all versions up to `version` are known, and what that makes contiguous."""
@@ -136,6 +170,21 @@ class Table:
         log.cover(record.version)
         return record
 
+    def judge(self, update: Update) -> Verdict:
+        """Tell what one record would change: NEW if anything, be it only that it is known."""
+        log = self.get(update.scope, update.owner)
+        if log is None or log.stamp < update.stamp:
+            return Verdict.NEW
+        if log.stamp > update.stamp:
+            return Verdict.STALE
+        if log.is_hollow:
+            return Verdict.AHEAD
+        record, held = update.record, log.records.get(update.record.key)
+        if held is not None and held.version < record.version:
+            return Verdict.NEW
+        is_covered = record.version <= log.maximum or record.version in log.ahead
+        return Verdict.KNOWN if is_covered else Verdict.NEW
+
     def put(self, update: Update) -> Verdict:
         """Merge one record of another owner. AHEAD means refused: a snapshot or room is needed."""
         log = self._open(update.scope, update.owner, update.stamp)
@@ -145,23 +194,46 @@ class Table:
             return Verdict.AHEAD
         return _merge(log, update.record)
 
-    def put_delta(self, delta: Delta) -> Verdict:
-        """Merge a stretch of another owner's log. AHEAD means that it does not join on."""
+    def outcome(self, delta: Delta) -> list[Record] | None:
+        """Return all records that a log would hold at `delta.end` if nothing is missing.
+
+        None if a newer log is held.
+        """
+        log = self.get(delta.scope, delta.owner)
+        if log is not None and log.stamp > delta.stamp:
+            return None
+        merged: dict[str, Record] = {}
+        if delta.start > 0 and log is not None and log.stamp == delta.stamp:
+            merged = dict(log.records)
+        for record in delta.records:
+            held = merged.get(record.key)
+            if held is None or held.version < record.version:
+                merged[record.key] = record
+        return [r for r in merged.values() if r.value is not None or r.version > delta.gc]
+
+    def put_proven(self, delta: Delta, records: Sequence[Record]) -> Verdict:
+        """Merge a log's `outcome` of which it is proven that nothing is missing.
+
+        AHEAD means that it is over the limits.
+        """
         log = self._open(delta.scope, delta.owner, delta.stamp)
-        if log is None:
+        if log is None or delta.end < log.maximum or delta.gc < log.gc:
             return Verdict.STALE
-        if delta.start == 0:
-            return _merge_snapshot(log, delta)
-        if log.is_hollow or log.maximum < max(delta.start, delta.gc):
+        if not log.has_room_for(records):
             return Verdict.AHEAD
-        before = (log.maximum, log.gc)
-        verdicts = [_merge(log, record) for record in delta.records]
-        if Verdict.AHEAD in verdicts:
-            return Verdict.AHEAD
+        before = {key: record.version for key, record in log.records.items()}
+        kept = [record for record in log.records.values() if record.version > delta.end]
+        log.clear()
+        for record in (*records, *kept):
+            if log.has_room(record):
+                log.set(record)
+        log.is_hollow = False
         log.cover(delta.end)
         log.collect(delta.gc)
-        is_new = Verdict.NEW in verdicts or before != (log.maximum, log.gc)
-        return Verdict.NEW if is_new else Verdict.KNOWN
+        if delta.head is not None and (log.head is None or log.head.hlc < delta.head.hlc):
+            log.head = delta.head
+        after = {key: record.version for key, record in log.records.items()}
+        return Verdict.KNOWN if before == after else Verdict.NEW
 
     def drop(self, scope: str, owner: str) -> bool:
         """Forget a log; tell whether there was one."""
@@ -175,14 +247,16 @@ class Table:
         """Let go of a log's records but not of how far it was known."""
         log = self.get(scope, owner)
         if log is not None:
-            log.records, log.ahead, log.size_bytes, log.is_hollow = {}, set(), 0, True
+            log.clear()
+            log.ahead, log.is_hollow, log.head = set(), True, None
 
     def _open(self, scope: str, owner: str, stamp: Stamp) -> Log | None:
         """Return the log that lives under `stamp`, new if need be; None if a newer one does."""
         logs = self._scopes.setdefault(scope, {})
         log = logs.get(owner)
         if log is None or log.stamp < stamp:
-            log = logs[owner] = Log(stamp)
+            limit = SCOPES_PER_OWNER_MAX if scope == NODES else RECORDS_PER_LOG_MAX
+            log = logs[owner] = Log(stamp, limit)
         return log if log.stamp == stamp else None
 
 
@@ -200,25 +274,10 @@ def _merge(log: Log, record: Record) -> Verdict:
     return Verdict.NEW
 
 
-def _merge_snapshot(log: Log, delta: Delta) -> Verdict:
-    if delta.end < log.maximum or delta.gc < log.gc:
-        return Verdict.STALE
-    if sum(_size(record) for record in delta.records) > LOG_BYTES_MAX:
-        return Verdict.AHEAD
-    before = {key: record.version for key, record in log.records.items()}
-    was = (log.maximum, log.gc, log.is_hollow)
-    kept = [record for record in log.records.values() if record.version > delta.end]
-    log.records, log.size_bytes, log.is_hollow = {}, 0, False
-    for record in (*delta.records, *kept):
-        if log.has_room(record):
-            log.set(record)
-    log.cover(delta.end)
-    log.collect(delta.gc)
-    is_same = was == (log.maximum, log.gc, log.is_hollow)
-    is_same &= before == {key: record.version for key, record in log.records.items()}
-    return Verdict.KNOWN if is_same else Verdict.NEW
-
-
 def _size(record: Record) -> int:
     value = 0 if record.value is None else len(record.value)
-    return len(record.key) + value + len(record.signature) + 24
+    return len(record.key.encode()) + value + _RECORD_OVERHEAD_BYTES
+
+
+def _is_live(record: Record | None) -> bool:
+    return record is not None and record.value is not None

@@ -20,9 +20,9 @@ from gossip.budget import Budget
 from gossip.identity import Certificate, ForeignCertificateError, Identity
 from gossip.message import encode
 from gossip.stats import Counters
-from gossip.wire import MEMBERS_MAX, Claim, NodeRecord, State
+from gossip.wire import MEMBERS_MAX, Claim, Delta, Head, NodeRecord, Stamp, State, Update
 
-CERTIFICATES_MAX = 2 * MEMBERS_MAX
+CERTIFICATES_MAX = 4 * MEMBERS_MAX
 """Certificates remembered, of all nodes; the least recently used goes first."""
 CERTIFICATES_PER_NODE_MAX = 4
 """A node that renewed has two; a liar cannot crowd out others with its own."""
@@ -102,6 +102,16 @@ class Trust:
         named = replace(claim, fingerprint=self.own.fingerprint, signature=b"")
         return replace(named, signature=self._sign(encode(named)))
 
+    def sign_update(self, update: Update) -> Update:
+        """Return a record of this node, signed."""
+        unsigned = replace(update, record=replace(update.record, signature=b""))
+        record = replace(update.record, signature=self._sign(encode(unsigned)))
+        return replace(update, record=record)
+
+    def sign_head(self, scope: str, owner: str, stamp: Stamp, head: Head) -> Head:
+        """Return the head of one of this node's logs, signed."""
+        return replace(head, signature=self._sign(_head_statement(scope, owner, stamp, head)))
+
     def check_node(self, record: NodeRecord, *, now: float) -> Check:
         """Tell whether a record is its node's own word."""
         signed = replace(record, signature=b"")
@@ -122,6 +132,21 @@ class Trust:
             return Check.REFUSED
         signed = replace(claim, signature=b"")
         return self._check(claim.fingerprint, claim.accuser, signed, claim.signature, now=now)
+
+    def check_update(self, update: Update, *, now: float) -> Check:
+        """Tell whether a record is its owner's word."""
+        if not self.is_present(update.record.hlc, now=now):
+            return Check.REFUSED
+        unsigned = replace(update, record=replace(update.record, signature=b""))
+        signature = update.record.signature
+        return self._check_owner(update.owner, signature, encode(unsigned), now=now)
+
+    def check_head(self, delta: Delta, head: Head, *, now: float) -> Check:
+        """Tell whether the head of a delta is the owner's word."""
+        if not self.is_present(head.hlc, now=now):
+            return Check.REFUSED
+        data = _head_statement(delta.scope, delta.owner, delta.stamp, head)
+        return self._check_owner(delta.owner, head.signature, data, now=now)
 
     def is_present(self, hlc: int, *, now: float) -> bool:
         """Tell whether a hybrid logical clock is not of the future; counted if it is."""
@@ -150,13 +175,29 @@ class Trust:
             return Check.REFUSED
         if not self._is_valid(certificate, now) or not self._may_check(now):
             return Check.REFUSED
-        return self._verify(certificate, signature, encode(signed))
+        return self._passed(is_signed=self._is_signed(certificate, signature, encode(signed)))
 
-    def _verify(self, certificate: Certificate, signature: bytes, data: bytes) -> Check:
-        if not self._identity.verify(certificate, signature, self._context + data):
-            self._counters.refused_forged += 1
-            return Check.REFUSED
-        return Check.PASSED
+    def _check_owner(self, owner: str, signature: bytes, data: bytes, *, now: float) -> Check:
+        """Try the owner's certificates, the newest first: what it signed before it renewed counts.
+
+        Records name no certificate, for brevity: their owner is a member, so its own are here.
+        """
+        for name in reversed(self._by_node.get(owner, ())):
+            certificate = self._certificates[name]
+            if not self._is_valid(certificate, now):
+                continue
+            if not self._may_check(now):
+                return Check.REFUSED
+            if self._is_signed(certificate, signature, data):
+                return Check.PASSED
+        return self._passed(is_signed=False)
+
+    def _is_signed(self, certificate: Certificate, signature: bytes, data: bytes) -> bool:
+        return self._identity.verify(certificate, signature, self._context + data)
+
+    def _passed(self, *, is_signed: bool) -> Check:
+        self._counters.refused_forged += not is_signed
+        return Check.PASSED if is_signed else Check.REFUSED
 
     def _may_check(self, now: float) -> bool:
         if not self._budget.take(1.0, now=now):
@@ -188,3 +229,8 @@ class Trust:
         mine.remove(name)
         if not mine:
             del self._by_node[certificate.node_id]
+
+
+def _head_statement(scope: str, owner: str, stamp: Stamp, head: Head) -> bytes:
+    bare = replace(head, signature=b"")
+    return encode(Delta(scope, owner, stamp, head.maximum, head.maximum, head.gc, (), bare))

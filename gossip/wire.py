@@ -184,6 +184,8 @@ class DigestEntry:
     gc: int
     mark: int = 0
     """In scope `NODES`: incarnation * 4 + state."""
+    proved: int = 0
+    """Clock of the newest head that is known; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +202,24 @@ class Digest:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """An owner's word on its whole log at one version; see `gossip.proof`."""
+
+    maximum: int
+    gc: int
+    count: int
+    root: bytes
+    hlc: int
+    signature: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
-    """All records of a log with a version in (start, end]; with start 0, the whole log."""
+    """All records of a log with a version in (start, end]; with start 0, the whole log.
+
+    Without a head, only the records count, each by its own signature. A delta of a head alone tells
+    those who have all the records that they do.
+    """
 
     scope: str
     owner: str
@@ -211,8 +229,8 @@ class Delta:
     gc: int
     """The owner has forgotten the tombstones up to here."""
     records: tuple[Record, ...]
-    head: bytes = b""
-    """The owner's signature over the log; empty while records are unsigned."""
+    head: Head | None = None
+    """The owner's, at version `end`."""
     node: NodeRecord | None = None
     """In scope `NODES`: the owner itself."""
     claim: Claim | None = None

@@ -7,7 +7,7 @@ from gossip.config import GossipConfig
 from gossip.keyring import Keyring
 from gossip.simulation.network import AUTHORITY, KEYS, Mode, SimNetwork
 from gossip.simulation.objects import ObjectCodec
-from gossip.wire import NODES, CertificateOffer, Delta, Stamp
+from gossip.wire import NODES, CertificateOffer
 
 _NOBODY = ("10.255.0.1", 7946)
 
@@ -45,11 +45,8 @@ def _introduce(net: SimNetwork) -> None:
     for node in net.nodes.values():
         machine = node.machine
         offers.append(codec.encode(CertificateOffer(AUTHORITY.identity(node.name).certificate.der)))
-        stamp = Stamp(machine.me.epoch, 0)
-        records = machine.own_log(NODES)
-        end = len(records)
-        delta = Delta(NODES, node.name, stamp, 0, end, 0, records, b"", machine.me)
-        deltas.append(codec.encode(delta))
+        machine.handle_timer(now=net.now)  # it signs the head of what it has said
+        deltas.append(codec.encode(machine.own_delta(NODES)))
     frame = codec.seal([*offers, *deltas])
     for node in net.nodes.values():
         net.do(node.name, lambda m: m.receive_frame(frame, _NOBODY, now=net.now))

@@ -12,6 +12,7 @@ from gossip.wire import (
     Delta,
     Digest,
     DigestEntry,
+    Head,
     Nack,
     NackReason,
     NodeRecord,
@@ -60,7 +61,8 @@ claims = st.builds(
 )
 values = st.none() | st.binary(max_size=1024)
 records = st.builds(Record, keys, st.integers(1, 1000), u64, values, signatures)
-entries = st.builds(DigestEntry, node_ids, stamps, u64, u64, u64)
+entries = st.builds(DigestEntry, node_ids, stamps, u64, u64, u64, u64)
+heads = st.builds(Head, u64, u64, u64, st.binary(max_size=32), u64, signatures)
 digests = st.builds(
     Digest,
     scopes,
@@ -78,7 +80,7 @@ deltas = st.builds(
     st.integers(1000, 2**64 - 1),
     u64,
     st.lists(records, max_size=4).map(tuple),
-    signatures,
+    st.none() | heads,
     st.none() | node_records,
     st.none() | claims,
 )

@@ -23,7 +23,9 @@ class _View:
 
     def __init__(self) -> None:
         self.members = MemberTable()
-        self.directory = Directory(node_id="me", epoch=1, config=CONFIG, members=self.members)
+        self.directory = Directory(
+            node_id="me", epoch=1, config=CONFIG, members=self.members, sign=lambda update: update
+        )
         self.summary = Summary(me=lambda: ME, members=self.members, directory=self.directory)
         self.directory.attach("net", hlc=0)
 

@@ -54,7 +54,9 @@ class _Bench:
             config=config,
             codec=SealedCodec(Keyring(cluster_id="c", node_id="me", epoch=1, keys=KEYS)),
             members=members,
-            directory=Directory(node_id="me", epoch=1, config=config, members=members),
+            directory=Directory(
+                node_id="me", epoch=1, config=config, members=members, sign=lambda update: update
+            ),
             queues=Queues(),
             counters=self.counters,
         )

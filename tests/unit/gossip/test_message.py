@@ -41,7 +41,7 @@ def test_bytes_on_the_wire_do_not_change_unnoticed() -> None:
 
     assert pack([encode(message) for message in said]).hex() == (
         "95930007a161930107029805a1620901a16108c400c4009a08a36e6574a1610801a16b0305c40176c400"
-        "9c0aa36e6574a16108010003009195a16b0305c0c400c400c0c0"
+        "9c0aa36e6574a16108010003009195a16b0305c0c400c0c0c0"
     )
 
 

@@ -29,7 +29,9 @@ class _Bench:
         for name in peers:
             host, port = address(name)
             members.put_record(NodeRecord(name, 1, 0, host, port, host), now=0.0)
-        directory = Directory(node_id="me", epoch=1, config=CONFIG, members=members)
+        directory = Directory(
+            node_id="me", epoch=1, config=CONFIG, members=members, sign=lambda update: update
+        )
         self.outbox = Outbox(
             config=CONFIG,
             codec=SealedCodec(Keyring(cluster_id="c", node_id="me", epoch=1, keys=KEYS)),

@@ -9,9 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossip.member import Verdict
+from gossip.proof import head_of, is_proven
 from gossip.table import Table
 from gossip.wire import (
+    LOG_BYTES_MAX,
+    NODES,
     RECORDS_PER_LOG_MAX,
+    SCOPES_PER_OWNER_MAX,
     Delta,
     InvalidError,
     Record,
@@ -36,7 +40,17 @@ def _owner(steps: list[tuple[str, bytes | None]]) -> tuple[Table, list[Update]]:
 
 def _delta(table: Table, start: int) -> Delta:
     log = table.logs("net")["o"]
-    return Delta("net", "o", log.stamp, start, log.maximum, log.gc, tuple(log.after(start)))
+    head = head_of(log.records.values(), maximum=log.maximum, gc=log.gc, hlc=1)
+    return Delta("net", "o", log.stamp, start, log.maximum, log.gc, tuple(log.after(start)), head)
+
+
+def _take(table: Table, delta: Delta) -> Verdict:
+    """Merge what the head proves, as the ledger does."""
+    records = table.outcome(delta)
+    assert delta.head is not None
+    if records is None or not is_proven(records, delta.head):
+        return Verdict.AHEAD
+    return table.put_proven(delta, records)
 
 
 def _live(table: Table) -> dict[str, bytes]:
@@ -79,7 +93,7 @@ def test_updates_and_deltas_merge_to_what_the_owner_wrote(
         if data.draw(st.booleans()):
             held = table.get("net", "o")
             known = 0 if held is None else held.maximum
-            table.put_delta(_delta(owner, known if known >= log.gc else 0))
+            _take(table, _delta(owner, known if known >= log.gc else 0))
         held = table.get("net", "o")
         if held is not None:
             assert held.position >= last
@@ -87,8 +101,8 @@ def test_updates_and_deltas_merge_to_what_the_owner_wrote(
     log, held = owner.logs("net")["o"], table.get("net", "o")
     known = 0 if held is None else held.maximum
     final = _delta(owner, known if known >= log.gc else 0)
-    table.put_delta(final)
-    table.put_delta(final)
+    _take(table, final)
+    _take(table, final)
 
     assert _live(table) == _live(owner)
     assert table.logs("net")["o"].position == log.position
@@ -106,9 +120,9 @@ def test_delete_before_create_wins() -> None:
 def test_deleted_record_does_not_come_back_after_its_tombstone_is_gone() -> None:
     owner, (create, _) = _owner([("a", b"1"), ("a", None)])
     table = Table()
-    table.put_delta(_delta(owner, 0))
+    _take(table, _delta(owner, 0))
     owner.logs("net")["o"].collect(2)
-    table.put_delta(_delta(owner, 2))
+    _take(table, _delta(owner, 2))
 
     assert table.logs("net")["o"].records == {}
     assert table.put(create) is Verdict.STALE
@@ -119,7 +133,7 @@ def test_delta_that_does_not_join_on_is_refused() -> None:
     table = Table()
     table.put(updates[0])
 
-    assert table.put_delta(_delta(owner, 2)) is Verdict.AHEAD
+    assert _take(table, _delta(owner, 2)) is Verdict.AHEAD
     assert table.logs("net")["o"].maximum == 1
 
 
@@ -129,8 +143,8 @@ def test_delta_of_an_owner_that_forgot_more_than_is_known_is_refused() -> None:
     table.put(updates[0])
     owner.logs("net")["o"].collect(2)
 
-    assert table.put_delta(_delta(owner, 1)) is Verdict.AHEAD
-    assert table.put_delta(_delta(owner, 0)) is Verdict.NEW
+    assert _take(table, _delta(owner, 1)) is Verdict.AHEAD
+    assert _take(table, _delta(owner, 0)) is Verdict.NEW
     assert _live(table) == {"b": b"2"}
 
 
@@ -149,13 +163,13 @@ def test_hollow_log_is_filled_only_by_what_reaches_as_far() -> None:
     owner, updates = _owner([("a", b"1"), ("b", b"2"), ("a", None)])
     early, _ = _owner([("a", b"1")])
     table = Table()
-    table.put_delta(_delta(owner, 0))
+    _take(table, _delta(owner, 0))
     table.hollow("net", "o")
 
     assert table.logs("net")["o"].position == (0, 0)
     assert table.put(updates[0]) is Verdict.AHEAD
-    assert table.put_delta(_delta(early, 0)) is Verdict.STALE
-    assert table.put_delta(_delta(owner, 0)) is Verdict.NEW
+    assert _take(table, _delta(early, 0)) is Verdict.STALE
+    assert _take(table, _delta(owner, 0)) is Verdict.NEW
     assert _live(table) == {"b": b"2"}
 
 
@@ -167,8 +181,61 @@ def test_log_is_limited_for_owner_and_receiver() -> None:
         owner.append("net", "o", STAMP, "more", b"", hlc=0)
     owner.append("net", "o", STAMP, "k0", None, hlc=0)
     table = Table()
-    table.put_delta(_delta(owner, 0))
+    _take(table, _delta(owner, 0))
     extra = Update("net", "o", STAMP, Record("more", RECORDS_PER_LOG_MAX + 2, 0, b""))
 
     assert table.put(extra) is Verdict.AHEAD
     assert len(table.logs("net")["o"].records) == RECORDS_PER_LOG_MAX
+
+
+def test_a_judged_record_is_news_until_it_is_known_that_it_was_written() -> None:
+    _, (first, second) = _owner([("a", b"1"), ("a", b"2")])
+    table = Table()
+    assert table.judge(second) is Verdict.NEW
+    table.put(second)
+
+    assert table.judge(second) is Verdict.KNOWN
+    assert table.judge(first) is Verdict.NEW  # so whoever says it must have signed it
+    table.put(first)
+    assert table.judge(first) is Verdict.KNOWN
+    assert _live(table) == {"a": b"2"}
+
+
+def test_an_owner_attaches_to_few_scopes() -> None:
+    table = Table()
+    stamp = Stamp(5, 0)
+    verdicts = [
+        table.put(Update(NODES, "o", stamp, Record(f"net{number}", number + 1, 0, b"")))
+        for number in range(SCOPES_PER_OWNER_MAX + 1)
+    ]
+
+    assert verdicts[-1] is Verdict.AHEAD
+    assert len(table.logs(NODES)["o"].records) == SCOPES_PER_OWNER_MAX
+
+
+def test_a_log_has_few_bytes_however_it_comes() -> None:
+    count = LOG_BYTES_MAX // 1000
+    records = [Record(f"k{n}", n + 1, 0, b"v" * 1024) for n in range(count)]
+    head = head_of(records, maximum=count, gc=0, hlc=1)
+    table = Table()
+
+    assert _take(table, Delta("net", "o", STAMP, 0, count, 0, tuple(records), head)) is (
+        Verdict.AHEAD
+    )
+    for record in records:
+        table.put(Update("net", "o", STAMP, record))
+    assert table.logs("net")["o"].size_bytes <= LOG_BYTES_MAX
+
+
+def test_a_head_alone_tells_that_nothing_is_missing() -> None:
+    owner, updates = _owner([("a", b"1"), ("a", b"2"), ("b", b"3")])
+    table = Table()
+    for update in updates[1:]:
+        table.put(update)
+    assert table.logs("net")["o"].maximum == 0
+    alone = _delta(owner, 3)
+
+    assert alone.records == ()
+    assert _take(table, alone) is Verdict.KNOWN
+    assert table.logs("net")["o"].maximum == 3
+    assert table.logs("net")["o"].proof == alone.head

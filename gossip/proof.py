@@ -1,0 +1,39 @@
+"""One signature for a whole log: what an owner signs of all its records at once (pure).
+
+A head says: at version `maximum`, with the tombstones up to `gc` forgotten, my log is exactly the
+records whose hashes make `root`. It proves records and, what no record's own signature can, that
+nothing is missing. Hashing 10,000 records takes some 30 ms, checking their signatures 1.3 s.
+
+Signatures of records are no part of it: a node that renewed its certificate signs a new head, and
+what it said before counts on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+
+from gossip.message import encode_unsigned
+from gossip.wire import Head, Record
+
+_HASH_BYTES = 16
+_ROOT_BYTES = 32
+
+
+def root(records: Collection[Record]) -> bytes:
+    """Return the hash over the sorted hashes of `records`."""
+    hashes = sorted(
+        hashlib.blake2b(encode_unsigned(record), digest_size=_HASH_BYTES).digest()
+        for record in records
+    )
+    return hashlib.blake2b(b"".join(hashes), digest_size=_ROOT_BYTES).digest()
+
+
+def head_of(records: Collection[Record], *, maximum: int, gc: int, hlc: int) -> Head:
+    """Return the head of a log, not signed yet."""
+    return Head(maximum, gc, len(records), root(records), hlc)
+
+
+def is_proven(records: Collection[Record], head: Head) -> bool:
+    """Tell whether `records` are those that a head speaks of."""
+    return len(records) == head.count and root(records) == head.root

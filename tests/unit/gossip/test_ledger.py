@@ -1,0 +1,219 @@
+"""Whose records are taken, one by one and as whole logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from gossip.machine import Machine
+from gossip.proof import head_of
+from gossip.wire import NODES, Delta, Head, Record, Stamp, Update
+from tests.unit.gossip.pair import exchange, make_machine, meet, records
+from tests.unit.gossip.stranger import Stranger
+
+STAMP = Stamp(50, 1)
+
+
+class _Owner(Stranger):
+    """A stranger with a log in scope net."""
+
+    def attached(self, machine: Machine) -> _Owner:
+        """Make itself known, and attached to net."""
+        machine.attach("net", now=0.0)
+        attachment = Update(NODES, "z", Stamp(50, 0), Record("net", 1, 0, b""))
+        self.tell(machine, self.record(50), self.trust.sign_update(attachment))
+        return self
+
+    def write(self, key: str, version: int, value: bytes | None = b"v", *, hlc: int = 0) -> Update:
+        update = Update("net", "z", STAMP, Record(key, version, hlc, value))
+        return self.trust.sign_update(update)
+
+    def delta(self, *updates: Update, start: int = 0, gc: int = 0, end: int | None = None) -> Delta:
+        found = tuple(update.record for update in updates)
+        last = max((r.version for r in found), default=0) if end is None else end
+        head = self.head(found, last, gc)
+        return Delta("net", "z", STAMP, start, last, gc, found, head)
+
+    def head(self, found: tuple[Record, ...], maximum: int, gc: int, *, hlc: int = 1) -> Head:
+        head = head_of(found, maximum=maximum, gc=gc, hlc=hlc)
+        return self.trust.sign_head("net", "z", STAMP, head)
+
+
+@pytest.fixture
+def a() -> Machine:
+    return make_machine("a")
+
+
+@pytest.fixture
+def z(a: Machine) -> _Owner:
+    return _Owner().attached(a)
+
+
+def _seen(machine: Machine) -> dict[str, bytes]:
+    return {key: value for (_, key), value in records(machine, "net").items()}
+
+
+def _position(machine: Machine) -> tuple[int, int]:
+    entries = [e for e in machine.positions("net") if e.owner == "z"]
+    return (entries[0].maximum, entries[0].gc) if entries else (0, 0)
+
+
+FORGERIES: tuple[Callable[[Update], Update], ...] = (
+    lambda u: replace(u, record=replace(u.record, signature=b"")),
+    lambda u: replace(u, record=replace(u.record, value=b"x")),
+    lambda u: replace(u, record=replace(u.record, key="other")),
+    lambda u: replace(u, record=replace(u.record, version=2)),
+    lambda u: replace(u, stamp=Stamp(50, 2)),
+    lambda u: replace(u, stamp=Stamp(51, 1)),
+    lambda u: replace(u, scope="net2"),
+)
+
+
+@pytest.mark.parametrize("forge", FORGERIES)
+def test_record_that_its_owner_did_not_sign_changes_nothing(
+    a: Machine, z: _Owner, forge: Callable[[Update], Update]
+) -> None:
+    a.attach("net2", now=0.0)
+    forged = forge(z.write("k", 1))
+    z.tell(a, forged, replace(z.delta(forged), scope=forged.scope, stamp=forged.stamp, head=None))
+
+    assert _seen(a) == {}
+    assert _position(a) == (0, 0)
+    assert a.counters.refused_forged == 2
+
+
+def test_a_known_record_costs_no_check(a: Machine, z: _Owner) -> None:
+    update = z.write("k", 1)
+    z.tell(a, update)
+    checked = a.counters.checked
+    for _ in range(10):
+        z.tell(a, update, z.write("k", 1, b"other"))
+
+    assert a.counters.checked == checked
+    assert _seen(a) == {"k": b"v"}
+
+
+def test_a_thousand_records_cost_one_check(a: Machine, z: _Owner) -> None:
+    checked = a.counters.checked
+    updates = [z.write(f"k{n}", n + 1) for n in range(1000)]
+    z.tell(a, z.delta(*updates))
+
+    assert len(_seen(a)) == 1000
+    assert a.counters.checked == checked + 1
+    assert _position(a) == (1000, 0)
+    z.tell(a, z.delta(*updates))
+    assert a.counters.checked == checked + 1
+
+
+def test_what_a_head_does_not_prove_counts_record_by_record(a: Machine, z: _Owner) -> None:
+    first, second, third = z.write("k", 1), z.write("l", 2), z.write("m", 3)
+    whole = z.delta(first, second, third)
+    z.tell(a, replace(whole, records=(first.record, third.record)))
+
+    assert _seen(a) == {"k": b"v", "m": b"v"}
+    assert _position(a) == (1, 0)  # the second may not pass for known
+    z.tell(a, second)
+    assert _position(a) == (3, 0)
+
+
+def test_records_cannot_be_left_out_of_a_snapshot(a: Machine, z: _Owner) -> None:
+    first, second = z.write("k", 1), z.write("l", 2)
+    z.tell(a, z.delta(first, second))
+    for forged in (
+        Delta("net", "z", STAMP, 0, 9, 0, ()),
+        replace(z.delta(first), end=9),
+        replace(z.delta(first), end=9, head=replace(z.delta(first).head or _NONE, maximum=9)),
+        replace(z.delta(first, second), gc=2),
+        Delta("net", "z", STAMP, 2, 9, 9, (), replace(z.head((), 9, 9), signature=b"x" * 64)),
+    ):
+        z.tell(a, forged)
+
+    assert _seen(a) == {"k": b"v", "l": b"v"}
+    assert _position(a) == (2, 0)
+
+
+_NONE = Head(0, 0, 0, b"", 0)
+
+
+def test_a_head_of_another_is_forged(a: Machine, z: _Owner) -> None:
+    y = Stranger("y")
+    update = z.write("k", 1)
+    delta = z.delta(update)
+    assert delta.head is not None
+    head = y.trust.sign_head("net", "z", STAMP, delta.head)
+    y.tell(a, y.record(50), Delta("net", "z", STAMP, 0, 1, 1, (), replace(head, gc=1)))
+    y.tell(a, replace(delta, records=(replace(update.record, signature=b""),), head=head))
+
+    assert _seen(a) == {}
+    assert _position(a) == (0, 0)
+    assert a.counters.refused_forged >= 2
+
+
+def test_a_head_alone_closes_gaps(a: Machine, z: _Owner) -> None:
+    updates = z.write("k", 2), z.write("l", 4)  # the first and the third were replaced
+    z.tell(a, *updates)
+    assert _position(a) == (0, 0)
+    head = z.head(tuple(u.record for u in updates), 4, 0)
+    z.tell(a, Delta("net", "z", STAMP, 4, 4, 0, (), head))
+
+    assert _position(a) == (4, 0)
+
+
+def test_future_and_excess_are_refused(a: Machine, z: _Owner) -> None:
+    z.tell(a, z.write("k", 1, hlc=99_000))
+    z.tell(a, z.delta(z.write("k", 1, hlc=99_000)))
+    assert _seen(a) == {}
+    assert a.counters.refused_future >= 2
+    many = [z.write(f"k{n}", n + 1, b"v" * 1024) for n in range(2200)]
+    z.tell(a, z.delta(*many))
+    assert _seen(a) == {}
+
+    assert a.counters.refused_quota == 1
+
+
+def test_an_old_head_takes_nothing_back(a: Machine, z: _Owner) -> None:
+    first = z.write("k", 1)
+    old = z.delta(first)
+    gone = z.write("k", 2, None)
+    z.tell(a, first, gone)
+    assert _seen(a) == {}
+    z.tell(a, old, replace(old, start=1, records=()))
+
+    assert _seen(a) == {}
+    assert _position(a) == (2, 0)
+
+
+def test_heads_are_signed_at_most_once_a_second_and_never_at_rest() -> None:
+    a = make_machine("a")
+    a.attach("net", now=0.0)
+    for tick in range(100):
+        a.publish("net", "k", b"%d" % tick, now=tick / 50)
+        a.handle_timer(now=tick / 50)
+    a.handle_timer(now=3.0)
+    signed = a.counters.signed
+    assert signed <= 1 + 1 + 100 + 1 + 4  # itself, attachment, records, heads of both
+    for tick in range(60):
+        a.handle_timer(now=4.0 + tick)
+
+    assert a.counters.signed == signed
+
+
+def test_peers_get_the_proof_with_the_record() -> None:
+    a, b = make_machine("a"), make_machine("b")
+    for machine in (a, b):
+        machine.attach("net", now=0.0)
+    meet(a, b)
+    for machine in (a, b, a, b):
+        machine.handle_timer(now=2.0)
+        exchange(a, b, now=2.0)
+    a.publish("net", "k", b"v", now=3.0)
+    a.handle_timer(now=3.0)
+    a.handle_timer(now=3.03)
+    exchange(a, b, now=3.03)
+    (mine,) = (e for e in a.positions("net") if e.owner == "a")
+    (theirs,) = (e for e in b.positions("net") if e.owner == "a")
+
+    assert mine == theirs
+    assert mine.proved > 0
