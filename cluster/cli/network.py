@@ -10,7 +10,7 @@ from cluster.cli.failure import Failure, Refused
 from cluster.cli.options import client, format_option, list_options
 from cluster.cli.output import Table, short, show, show_objects
 from cluster.cli.values import filters as parse_filters
-from cluster.cli.values import key_values
+from cluster.cli.values import key_values, only_one
 
 _HEADERS = {
     "ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE", "Subnet": "SUBNET",
@@ -46,9 +46,9 @@ def _row(item: Document, *, full: bool) -> dict[str, str]:
 @network.command()
 @click.argument("name")
 @click.option("-d", "--driver", default="overlay", show_default=True)
-@click.option("--subnet", default="", metavar="CIDR", help="Else one from the cluster's pool.")
-@click.option("--gateway", default="", metavar="IP", help="Else the subnet's first address.")
-@click.option("--ip-range", default="", metavar="CIDR", help="Give addresses from here only.")
+@only_one("--subnet", metavar="CIDR", help="Else one from the cluster's pool.")
+@only_one("--gateway", metavar="IP", help="Else the subnet's first address.")
+@only_one("--ip-range", metavar="CIDR", help="Give addresses from here only.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
 @click.option("-o", "--opt", "options", multiple=True, metavar="KEY=VALUE")
 @click.option("--attachable", is_flag=True)

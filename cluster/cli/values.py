@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
+from typing import TypeVar
 
 import click
 
@@ -17,6 +18,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _CPUS = re.compile(r"\d{1,6}(?:\.\d{1,9})?")
 _SIZE_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 PORT_MAX = 65535
+_F = TypeVar("_F", bound=Callable[..., object])
 
 
 def duration_ns(text: str) -> int:
@@ -143,3 +145,14 @@ def networks(texts: Iterable[str]) -> list[dict[str, object]]:
             raise click.UsageError(f"invalid network {text!r}: use name=…,alias=…")
         attachments.append({"Target": names[0], "Aliases": aliases})
     return attachments
+
+
+def only_one(name: str, *, metavar: str, help: str) -> Callable[[_F], _F]:  # noqa: A002  (click's)
+    """Return an option that docker takes a list of, and we one: a second is refused, not lost."""
+
+    def check(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str:
+        if len(values) > 1:
+            raise click.BadParameter("a network has one subnet: give it once", param=parameter)
+        return "".join(values)
+
+    return click.option(name, multiple=True, metavar=metavar, help=help, callback=check)

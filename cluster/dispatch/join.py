@@ -36,6 +36,7 @@ from cluster.model.errors import Invalid, Unavailable
 from cluster.model.node import Availability
 
 DEFAULT_PORT = 2377
+PORT_MAX = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ async def join(
     wish = JoinRequest(token.strip(), request.csr, registration, availability)
     unanswered: list[str] = []
     async with http_session() as session:
-        for address in map(with_port, addresses):
+        for address in [with_port(address) for address in addresses]:
             try:
                 response = await _join_at(session, address, parsed, wish)
             except Unavailable as error:
@@ -81,12 +82,19 @@ async def join(
 
 
 def with_port(address: str) -> str:
-    """Return `host:port` of an address that may lack the port, or the brackets of IPv6."""
+    """Return `host:port` of an address that may lack the port, or the brackets of IPv6.
+
+    Raises:
+        Invalid: it has no host, or an impossible port.
+    """
     text = address.strip()
     if text.count(":") > 1 and not text.startswith("["):
         text = f"[{text}]"
     has_port = text.rpartition("]")[2].startswith(":") if "]" in text else ":" in text
-    return text if has_port else f"{text}:{DEFAULT_PORT}"
+    host, _, port = (text if has_port else f"{text}:{DEFAULT_PORT}").rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) <= PORT_MAX:
+        raise Invalid(f"invalid manager address {address!r}: give HOST or HOST:PORT")
+    return f"{host}:{port}"
 
 
 async def _join_at(

@@ -188,6 +188,9 @@ async def test_networks(shell: Shell) -> None:
         "network", "create", "--subnet", "10.5.0.0/24", "--gateway", "10.5.0.9", "--label", "a=b",
         "--internal", "shop",
     )  # fmt: skip
+    await shell.run(
+        "network", "create", "--subnet", "10.6.0.0/24", "--subnet", "10.7.0.0/24", "two", code=2
+    )
     text = await shell.run("network", "ls", "--filter", "label=a")
     assert text.splitlines()[1].split()[1:4] == ["shop", "overlay", "swarm"]
     assert '"Internal": true' in await shell.run("network", "inspect", "shop")

@@ -13,7 +13,7 @@ from cluster.dispatch.admission import INDEX_MAX, Admission, described, host_por
 from cluster.dispatch.join import with_port
 from cluster.dispatch.messages import Registration
 from cluster.dispatch.requests import JoinRequest
-from cluster.model.errors import Conflict, FailedPrecondition, Forbidden, Unavailable
+from cluster.model.errors import Conflict, FailedPrecondition, Forbidden, Invalid, Unavailable
 from cluster.model.ids import ClusterId, NodeId
 from cluster.model.node import Node, NodeDescription, NodeSpec, Role
 from cluster.state.changes import Change, PutCluster, PutNode
@@ -157,6 +157,14 @@ async def test_joining_again_keeps_the_role(tmp_path: Path) -> None:
 )
 def test_a_port_is_added_where_there_is_none(typed: str, meant: str) -> None:
     assert with_port(typed) == meant
+
+
+@pytest.mark.parametrize(
+    "typed", ["", ":2377", "h:0", "h:99999", "h:abc", "h:", "h:²", "h:-1", "[::1]:x"]
+)
+def test_what_is_no_address_is_refused_before_anything_is_asked(typed: str) -> None:
+    with pytest.raises(Invalid, match="invalid manager address"):
+        with_port(typed)
 
 
 def test_host_and_port() -> None:
