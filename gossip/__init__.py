@@ -1,15 +1,16 @@
 """Membership and failure detection among nodes (SWIM), and the tables they share.
 
 This room moves opaque names and values; it knows nothing of services or networks. What is above in
-the picture may import what is below. Only `peer`, `transport` and `storage` do I/O.
+the picture may import what is below. Only `peer`, `transport`, `refusals` and `storage` do I/O.
 
     peer | simulation
     transport | storage
-    machine
+    refusals | machine
     inbox
     notary | ledger
     membership | sync
     failure | spread | digest
+    helper | suspicion | paths
     outbox
     directory
     table | broadcast
@@ -27,7 +28,8 @@ Modules:
     digest: what is known of a scope, as entries and hashes, and the deltas between
     directory: attachments, and which records are visible
     events: what the machine tells its shell, and the views it lends
-    failure: probes and suspicions
+    failure: who answers probes and who does not
+    helper: probes made for others
     identity: what the room must know of who a node is
     inbox: what becomes of a packet
     keyring: sealing and opening packets under rotated keys
@@ -39,12 +41,15 @@ Modules:
     message: the wire form of messages
     notary: what is said about members is taken once it is known who said it
     outbox: packs messages into sealed datagrams
+    paths: round trips, and members that only helpers reach
     peer: the facade: join, attach, publish, watch, leave
     proof: one signature for a whole log
+    refusals: which datagrams were refused, from the socket's error queue
     simulation: machines of many nodes in virtual time
     spread: eager dissemination in rounds
     stats: counters
     storage: the node's epoch on disk
+    suspicion: how long each suspect has to refute
     sync: anti-entropy with digests and deltas
     table: logs of records by (scope, owner) and the rule that merges them
     timers: one heap of timers

@@ -42,6 +42,12 @@ class GossipConfig:
     """beta: an unconfirmed suspicion lasts beta times the shortest one."""
     suspicion_floor_s: float = 2.0
     """No suspicion is shorter than this."""
+    refused_suspicion_s: float = 1.25
+    """A suspicion lasts no longer when other nodes' packets were refused too. The specification's
+    two probe intervals would not let 30 nodes know within 2.5 s."""
+    watch_interval_s: float | None = 1.0
+    """How often the successor by id gets an empty packet, to be refused where it has died: a quiet
+    node sends to each of 30 others every 20 s only. None: never."""
     gossip_to_dead_s: float = 30.0
     """Updates still go to a member this long after it was declared dead."""
     reconnect_interval_s: float = 1.0
@@ -94,6 +100,7 @@ class GossipConfig:
             shrinks_suspicions=False,
             tells_suspects=False,
             forgives_stalls=False,
+            watch_interval_s=None,
             believes_deaths=True,
         )
 
@@ -104,6 +111,8 @@ class GossipConfig:
             probe_interval_s=0.2,
             probe_timeout_s=0.1,
             suspicion_floor_s=0.5,
+            refused_suspicion_s=0.5,
+            watch_interval_s=None,
             reconnect_interval_s=0.5,
             reconnect_max_s=5.0,
             bootstrap_interval_s=3.0,

@@ -50,6 +50,14 @@ class MemberChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class PathChanged:
+    """A member is reached through helpers only, or directly again."""
+
+    node_id: str
+    is_relay_only: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RecordsChanged:
     """The visible records of a scope may have changed."""
 
@@ -73,4 +81,4 @@ class KeysWanted:
     """Others seal with a newer key than this node has, or somebody sends junk: ask for the ring."""
 
 
-Event = MemberChanged | RecordsChanged | EpochRaised | Removed | KeysWanted
+Event = MemberChanged | PathChanged | RecordsChanged | EpochRaised | Removed | KeysWanted

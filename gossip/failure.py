@@ -1,35 +1,41 @@
-"""Who answers and who does not: SWIM's probes and suspicions with Lifeguard's three parts (pure).
+"""Who answers and who does not: SWIM's probes, with Lifeguard's local health (pure).
 
-One member is probed each interval: directly, and through helpers when it does not answer soon. A
-probe that fails starts a suspicion; the suspicion ends in death unless the member refutes it, the
-sooner the more others confirm it. (SWIM, Das et al. 2002; Lifeguard, Dadgar et al. 2017: health
-scales interval and timeout, suspicions shrink with confirmations. The third part, telling a suspect
-in every packet, is in `outbox`.)
+One member is probed each interval: directly, and through helpers when it does not answer soon or
+its host says that nobody listens there. A probe that fails starts a suspicion, which ends in death
+unless the member refutes it (`suspicion`). A refused packet of any kind starts a check at once: a
+probe beside the interval's. Two helpers that were refused as well make it certain enough for a
+short suspicion, never for death. So that a refusal comes soon, each node also sends an empty packet
+to its successor by id every `watch_interval_s`.
 
 Invariants:
-    at most one probe of our own is outstanding;
-    a suspicion lasts at least alpha * max(1, log10 n) intervals from its start on.
+    at most one probe of an interval is outstanding, and one check of a member in an interval;
+    refusals leave this node's health as it is, and are never told to others as proof.
+
+Source: SWIM (Das et al. 2002); Lifeguard (Dadgar et al. 2017): health scales interval and timeout.
+Its other parts are in `suspicion`, and in `outbox`, which tells a suspect in every packet.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
 from gossip.config import GossipConfig
+from gossip.helper import Helper
 from gossip.member import Member, MemberTable
 from gossip.outbox import Outbox
+from gossip.paths import Paths
 from gossip.stats import Counters
+from gossip.suspicion import Suspicions
 from gossip.timers import Timers
 from gossip.wire import Ack, Address, Message, Nack, NackReason, Ping, PingRequest
 
-_RELAYS_MAX = 256
-"""Probes made for others at one time; more are not answered."""
-_SMOOTHING = 0.125
-"""Weight of a new round-trip sample (RFC 6298)."""
+_CHECKS_MAX = 64
+"""Checks outstanding; a refusal beyond them waits for the interval's probe."""
+_REFUSALS_WANTED = 2
+"""Helpers that were refused as well; all of them where there are fewer."""
 
 
 @dataclass(slots=True)
@@ -37,41 +43,37 @@ class _Probe:
     target: str
     sequence: int
     sent_at: float
-    timer: int
+    timer: int = 0
+    has_asked: bool = False
     helpers: set[str] = field(default_factory=set[str])
     nacks: set[str] = field(default_factory=set[str])
+    refused: set[str] = field(default_factory=set[str])
+    """Helpers that say that nobody listens there."""
+    is_refused: bool = False
+    """This node's own packets are."""
     is_answered: bool = False
-
-
-@dataclass(slots=True)
-class _Suspicion:
-    accusers: set[str]
-    started_at: float
-    timer: int
-    confirmations_wanted: int
-    shortest_s: float
-    longest_s: float
+    is_direct: bool = False
+    """The target's own ack came."""
+    has_failed: bool = False
 
     @property
-    def ends_at(self) -> float:
-        return self.started_at + self.lasts_s
+    def is_over(self) -> bool:
+        return self.is_answered or self.has_failed
 
     @property
-    def lasts_s(self) -> float:
-        wanted, found = self.confirmations_wanted, len(self.accusers) - 1
-        if wanted < 1:
-            return self.shortest_s
-        share = math.log(found + 1) / math.log(wanted + 1)
-        shrunk = self.longest_s - (self.longest_s - self.shortest_s) * share
-        return max(self.shortest_s, shrunk)
+    def is_corroborated(self) -> bool:
+        if not self.helpers:
+            return self.is_refused
+        return len(self.refused) >= min(_REFUSALS_WANTED, len(self.helpers))
 
 
 class Detector:
-    """Probes members and times suspicions; what follows from either is the caller's."""
+    """Probes members; what follows from a failure or a death is the caller's."""
 
     def __init__(
         self,
         *,
+        node_id: str,
         config: GossipConfig,
         rng: Random,
         timers: Timers,
@@ -80,9 +82,16 @@ class Detector:
         counters: Counters,
         on_failure: Callable[[str, float], None],
         on_death: Callable[[str, float], None],
+        on_path: Callable[[str, bool], None],
     ) -> None:
+        """`on_path`: a member became, or is no longer, reachable through helpers only."""
         self.health = 0
         """Lifeguard's score of this node's own health: 0 is healthy."""
+        self.suspicions = Suspicions(
+            config=config, timers=timers, members=members, counters=counters, on_death=on_death
+        )
+        self.paths = Paths(config=config, on_change=on_path)
+        self._me = node_id
         self._config = config
         self._rng = rng
         self._timers = timers
@@ -90,149 +99,142 @@ class Detector:
         self._outbox = outbox
         self._counters = counters
         self._on_failure = on_failure
-        self._on_death = on_death
+        self._helper = Helper(config=config, timers=timers, outbox=outbox)
         self._probe: _Probe | None = None
+        self._checks: dict[str, _Probe] = {}
         self._turn: list[str] = []
+        self._ward: str | None = None
+        """The successor by id, as of `_ward_of`."""
+        self._ward_of = -1
+        """The version of the members."""
         self._sequence = rng.getrandbits(32)
-        self._relays: dict[int, tuple[int, Address]] = {}
-        self._suspicions: dict[str, _Suspicion] = {}
-        self._round_trips: dict[str, float] = {}
 
     def start(self, *, now: float) -> None:
         """Begin to probe."""
         pause = self._rng.uniform(0, self._config.probe_interval_s)
         self._timers.at(now + pause, self._next_probe)
+        if self._config.watch_interval_s is not None:
+            pause = self._rng.uniform(0, self._config.watch_interval_s)
+            self._timers.at(now + pause, self._watch)
 
     def stalled(self, lag_s: float, *, now: float) -> None:
         """Take note that this node slept: what it missed says nothing about others."""
         if not self._config.forgives_stalls:
             return
         self._worsen()
-        if self._probe is not None:
-            self._timers.cancel(self._probe.timer)
-            self._probe.is_answered = True
-        for node_id, suspicion in self._suspicions.items():
-            suspicion.started_at += lag_s
-            self._arm(node_id, suspicion, now=now)
+        for probe in self._outstanding():
+            self._timers.cancel(probe.timer)
+        self._probe = None
+        self._checks.clear()
+        self.suspicions.postpone(lag_s, now=now)
 
     def refuted(self) -> None:
         """Take note that this node had to refute a suspicion: perhaps it is slow itself."""
         self._worsen()
 
-    def suspect(self, node_id: str, accuser: str, *, now: float) -> bool:
-        """Start or confirm a suspicion; tell whether the accuser adds anything that matters."""
-        if not self.wants(node_id, accuser):
-            return False
-        held = self._suspicions.get(node_id)
-        if held is None:
-            self._start_suspicion(node_id, accuser, now=now)
-            return True
-        held.accusers.add(accuser)
-        self._arm(node_id, held, now=now)
-        return True
-
-    def wants(self, node_id: str, accuser: str) -> bool:
-        """Tell whether the word of `accuser` would add anything that matters."""
-        held = self._suspicions.get(node_id)
-        if held is None:
-            return True
-        if not self._config.shrinks_suspicions or accuser in held.accusers:
-            return False
-        return len(held.accusers) <= held.confirmations_wanted
-
-    def clear(self, node_id: str) -> None:
-        """End a suspicion, if there is one."""
-        held = self._suspicions.pop(node_id, None)
-        if held is not None:
-            self._timers.cancel(held.timer)
-
-    def forget(self, node_id: str) -> None:
+    def forget(self, node_id: str, *, now: float) -> None:
         """Drop what is remembered of a member that is gone."""
-        self.clear(node_id)
-        self._round_trips.pop(node_id, None)
-
-    def round_trip_s(self, node_id: str) -> float | None:
-        """Return the smoothed round trip of direct probes, if any was answered."""
-        return self._round_trips.get(node_id)
-
-    def deadline(self, node_id: str) -> float | None:
-        """Return when a suspect is declared dead unless it refutes, as things stand."""
-        held = self._suspicions.get(node_id)
-        return None if held is None else held.ends_at
+        self.suspicions.forget(node_id, now=now)
+        self.paths.forget(node_id)
 
     def take_ack(self, ack: Ack, sender: str | None, *, now: float) -> None:
         """Take an answer, to a probe of our own or to one made for another."""
-        relay = self._relays.pop(ack.sequence, None)
-        if relay is not None:
-            sequence, requester = relay
-            self._outbox.send(requester, Ack(sequence, ack.incarnation))
+        if self._helper.take_ack(ack):
             return
-        probe = self._probe
-        if probe is None or probe.sequence != ack.sequence or probe.is_answered:
+        probe = self._by_sequence(ack.sequence)
+        if probe is None or probe.has_failed:
+            return
+        if sender == probe.target and not probe.is_direct:
+            probe.is_direct = True
+            self.paths.measured(probe.target, now - probe.sent_at)
+        if probe.is_answered:
             return
         probe.is_answered = True
-        self._timers.cancel(probe.timer)
-        self.health = max(0, self.health - 1)
-        if sender == probe.target:
-            sample = now - probe.sent_at
-            old = self._round_trips.get(probe.target, sample)
-            self._round_trips[probe.target] = old + _SMOOTHING * (sample - old)
-        else:
-            self._counters.probes_relayed += 1
+        self._counters.probes_relayed += not probe.is_direct
+        if probe is self._probe:
+            self._timers.cancel(probe.timer)
+            self.health = max(0, self.health - 1)
 
-    def take_nack(self, nack: Nack, sender: str | None) -> None:
+    def take_nack(self, nack: Nack, sender: str | None, *, now: float) -> None:
         """Take a helper's word that it works but the target did not answer it."""
-        probe = self._probe
-        if probe is not None and probe.sequence == nack.sequence and sender is not None:
-            probe.nacks.add(sender)
+        probe = self._by_sequence(nack.sequence)
+        if probe is None or sender not in probe.helpers:
+            return
+        probe.nacks.add(sender)
+        if nack.reason is NackReason.REFUSED:
+            probe.refused.add(sender)
+            self._settle_refused(probe, now=now)
 
     def take_request(self, request: PingRequest, requester: Address, *, now: float) -> None:
         """Probe for another."""
-        if len(self._relays) >= _RELAYS_MAX:
-            return
-        sequence = self._next_sequence()
-        self._relays[sequence] = (request.sequence, requester)
-        ping = Ping(sequence, request.target)
-        self._outbox.send((request.host, request.port), ping, node_id=request.target)
-        wait = self._config.probe_timeout_s * self._config.nack_share
-        self._timers.at(now + wait, partial(self._give_up_relay, sequence))
+        self._helper.take_request(request, requester, self._next_sequence(), now=now)
+
+    def take_refusal(self, address: Address, *, now: float) -> None:
+        """Take the word of a host, or of a forger, that nobody listens at `address`."""
+        self._counters.refusals += 1
+        self._helper.take_refusal(address)
+        for node_id in self._members.live_at(address):
+            self._refused(node_id, now=now)
 
     def ping_untracked(self, member: Member, *also: Message) -> None:
         """Ping a member without waiting for the answer."""
         ping = Ping(self._next_sequence(), member.node_id)
         self._outbox.send(member.record.address, ping, *also, node_id=member.node_id)
 
+    def _outstanding(self) -> list[_Probe]:
+        probes = list(self._checks.values())
+        return probes if self._probe is None else [self._probe, *probes]
+
+    def _by_sequence(self, sequence: int) -> _Probe | None:
+        return next((p for p in self._outstanding() if p.sequence == sequence), None)
+
     def _next_sequence(self) -> int:
         self._sequence += 1
         return self._sequence
 
-    def _worsen(self, by: int = 1) -> None:
-        if not self._config.scales_with_health:
-            return
-        self.health = min(self._config.health_max, self.health + by)
+    def _worsen(self) -> None:
+        if self._config.scales_with_health:
+            self.health = min(self._config.health_max, self.health + 1)
 
     def _next_probe(self, now: float) -> None:
         self._judge(now)
-        self._timers.at(now + self._config.probe_interval_s * (self.health + 1), self._next_probe)
+        self._timers.at(now + self._interval_s(), self._next_probe)
         target = self._next_target()
         if target is None:
             return
-        sequence = self._next_sequence()
-        wait = self._timeout(target.node_id) * (self.health + 1)
-        timer = self._timers.at(now + wait, self._ask_helpers)
-        self._probe = _Probe(target.node_id, sequence, now, timer)
+        probe = self._probe = self._begin(target, now=now)
+        wait_s = self.paths.timeout_s(target.node_id) * (self.health + 1)
+        probe.timer = self._timers.at(now + wait_s, partial(self._ask_helpers, probe))
         self._counters.probes += 1
-        ping = Ping(sequence, target.node_id)
+
+    def _interval_s(self) -> float:
+        return self._config.probe_interval_s * (self.health + 1)
+
+    def _begin(self, target: Member, *, now: float) -> _Probe:
+        probe = _Probe(target.node_id, self._next_sequence(), now)
+        ping = Ping(probe.sequence, target.node_id)
         self._outbox.send(target.record.address, ping, node_id=target.node_id)
+        return probe
 
     def _judge(self, now: float) -> None:
         probe, self._probe = self._probe, None
-        if probe is None or probe.is_answered:
+        if probe is None:
             return
         self._timers.cancel(probe.timer)
+        if probe.is_answered:
+            if self.paths.answered(probe.target, is_direct=probe.is_direct):
+                self._turn.append(probe.target)  # once more: was it only a lost packet?
+            return
         self._counters.probes_failed += 1
+        if probe.has_failed:
+            return
         if not probe.helpers or not probe.helpers <= probe.nacks:
-            self._worsen(max(1, len(probe.helpers - probe.nacks)))
+            self._worsen()
+        self._fail(probe, now=now)
+
+    def _fail(self, probe: _Probe, *, now: float) -> None:
+        probe.has_failed = True
+        self._timers.cancel(probe.timer)
         member = self._members.get(probe.target)
         if member is not None and member.is_live:
             self._on_failure(probe.target, now)
@@ -248,19 +250,11 @@ class Detector:
             self._rng.shuffle(self._turn)
         return None
 
-    def _timeout(self, target: str) -> float:
-        """Return how long to wait for a direct ack."""
-        config = self._config
-        known = self._round_trips.get(target)
-        if known is None:
-            return config.probe_timeout_s
-        return min(config.probe_timeout_s, max(config.probe_timeout_min_s, 4 * known))
-
-    def _ask_helpers(self, _now: float) -> None:
-        probe = self._probe
-        target = None if probe is None else self._members.get(probe.target)
-        if probe is None or target is None:
+    def _ask_helpers(self, probe: _Probe, _now: float) -> None:
+        target = self._members.get(probe.target)
+        if target is None or probe.has_asked:
             return
+        probe.has_asked = True
         others = [node_id for node_id in self._members.live() if node_id != probe.target]
         count = min(self._config.indirect_probes, len(others))
         host, port = target.record.address
@@ -270,31 +264,54 @@ class Detector:
             probe.helpers.add(node_id)
             self._outbox.send(helper.record.address, request, node_id=node_id)
 
-    def _give_up_relay(self, sequence: int, _now: float) -> None:
-        relay = self._relays.pop(sequence, None)
-        if relay is not None and self._config.scales_with_health:
-            asked, requester = relay
-            self._outbox.send(requester, Nack(asked, NackReason.TIMEOUT))
+    def _refused(self, node_id: str, *, now: float) -> None:
+        probe = self._probe
+        if probe is None or probe.target != node_id or probe.is_answered:
+            probe = self._checks.get(node_id) or self._check(node_id, now=now)
+        if probe is None or probe.is_over or probe.is_refused:
+            return
+        probe.is_refused = True
+        self._ask_helpers(probe, now)
+        self._settle_refused(probe, now=now)
 
-    def _start_suspicion(self, node_id: str, accuser: str, *, now: float) -> None:
-        config = self._config
-        nodes = len(self._members.live()) + 1  # dead members confirm nothing
-        scale = max(1.0, math.log10(nodes)) * config.probe_interval_s
-        shortest = max(config.suspicion_floor_s, config.suspicion_multiplier * scale)
-        longest = shortest * config.suspicion_max_multiplier
-        wanted = max(0, min(config.suspicion_multiplier - 2, nodes - 2))
-        if not config.shrinks_suspicions:
-            longest, wanted = shortest, 0
-        held = _Suspicion({accuser}, now, 0, wanted, shortest, longest)
-        self._suspicions[node_id] = held
-        self._counters.suspicions += 1
-        self._arm(node_id, held, now=now)
+    def _check(self, node_id: str, *, now: float) -> _Probe | None:
+        """Probe a member out of turn, if a refusal of it says anything new."""
+        if len(self._checks) >= _CHECKS_MAX or self.paths.is_relay_only(node_id):
+            return None
+        if not self.suspicions.may_shorten(node_id, now=now):
+            return None
+        check = self._checks[node_id] = self._begin(self._members.known(node_id), now=now)
+        check.timer = self._timers.at(now + self._interval_s(), partial(self._end_check, check))
+        return check
 
-    def _arm(self, node_id: str, suspicion: _Suspicion, *, now: float) -> None:
-        self._timers.cancel(suspicion.timer)
-        ends_at = max(now, suspicion.ends_at)
-        suspicion.timer = self._timers.at(ends_at, partial(self._expire, node_id))
+    def _end_check(self, check: _Probe, now: float) -> None:
+        del self._checks[check.target]
+        if not check.is_over:
+            self._fail(check, now=now)
 
-    def _expire(self, node_id: str, now: float) -> None:
-        del self._suspicions[node_id]
-        self._on_death(node_id, now)
+    def _settle_refused(self, probe: _Probe, *, now: float) -> None:
+        if probe.is_over or not probe.is_corroborated:
+            return
+        is_check = probe is not self._probe
+        probe.has_failed = True
+        if not is_check:
+            self._timers.cancel(probe.timer)
+        member = self._members.get(probe.target)
+        if member is not None and member.is_live:
+            self._on_failure(probe.target, now)
+            self.suspicions.shorten(probe.target, now=now)
+
+    def _watch(self, now: float) -> None:
+        """Send the successor by id an empty packet: a refusal is all that may come back."""
+        interval_s = self._config.watch_interval_s
+        if interval_s is None:
+            return
+        self._timers.at(now + interval_s, self._watch)
+        if self._ward_of != self._members.version:
+            self._ward_of = self._members.version
+            live = self._members.live()
+            after = [node_id for node_id in live if node_id > self._me]
+            self._ward = min(after or live, default=None)
+        if self._ward is not None:
+            address = self._members.known(self._ward).record.address
+            self._outbox.send(address, node_id=self._ward)

@@ -151,7 +151,7 @@ class Inbox:
             case PingRequest():
                 self._membership.detector.take_request(message, source, now=now)
             case Nack():
-                self._membership.detector.take_nack(message, sender)
+                self._membership.detector.take_nack(message, sender, now=now)
             case _:
                 assert_never(message)
 

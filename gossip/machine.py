@@ -1,7 +1,8 @@
 """The gossip state machine of one node, without I/O.
 
-It is driven by what arrives (`receive_datagram`, `receive_frame`), by time (`handle_timer`) and by
-the node's own wishes (`attach`, `publish`, ...). After any of these the shell must handle
+It is driven by what arrives (`receive_datagram`, `receive_frame`, `receive_refusal`), by time
+(`handle_timer`) and by the node's own wishes (`attach`, `publish`, ...). After any of these the
+shell must handle
 `events()`, then send `datagrams_to_send()` and `streams_to_send()`, and arm a timer at
 `next_timer()`. An `EpochRaised` event must be on disk before anything is sent. Time is passed in,
 in seconds of one monotonic clock; the machine never reads a clock.
@@ -272,6 +273,10 @@ class Machine:
         self.counters.datagrams_in += 1
         self._inbox.take_untrusted(data, source, now=now, is_stream=False)
 
+    def receive_refusal(self, address: Address, *, now: float) -> None:
+        """Take the word of the network, which may be forged, that nobody listens at `address`."""
+        self._membership.detector.take_refusal(address, now=now)
+
     def receive_frame(self, data: bytes, source: Address, *, now: float) -> bool:
         """Take a frame of a stream; tell whether it was one of this cluster's."""
         return self._inbox.take_untrusted(data, source, now=now, is_stream=True)
@@ -349,6 +354,7 @@ class Machine:
             suspect=states.count(State.SUSPECT),
             dead=states.count(State.DEAD),
             left=states.count(State.LEFT),
+            relay_only=self._membership.detector.paths.relay_only(),
             scopes=len(self._directory.scopes),
             records=sum(len(log.records) for log in logs),
             queued=len(self._queues),
@@ -363,8 +369,9 @@ class Machine:
         detector = self._membership.detector
         return replace(
             view,
-            suspicion_ends_at=detector.deadline(member.node_id),
-            round_trip_s=detector.round_trip_s(member.node_id),
+            suspicion_ends_at=detector.suspicions.deadline(member.node_id),
+            round_trip_s=detector.paths.round_trip_s(member.node_id),
+            is_relay_only=detector.paths.is_relay_only(member.node_id),
         )
 
     def _plan_introduction(self, now: float) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from gossip.keyring import sender_tag
-from gossip.wire import MEMBERS_MAX, Claim, NodeRecord, State
+from gossip.wire import MEMBERS_MAX, Address, Claim, NodeRecord, State
 
 
 class Verdict(Enum):
@@ -62,6 +62,7 @@ class MemberTable:
         self._members: dict[str, Member] = {}
         self._tags: dict[bytes, str] = {}
         self._live: list[str] | None = None
+        self._places: dict[Address, list[str]] | None = None
         self._live_count = 0
 
     @property
@@ -98,6 +99,14 @@ class MemberTable:
         if self._live is None:
             self._live = [m.node_id for m in self._members.values() if m.is_live]
         return self._live
+
+    def live_at(self, address: Address) -> list[str]:
+        """Return the ids of the members that are up and say that they are reached at `address`."""
+        if self._places is None:
+            self._places = {}
+            for node_id in self.live():
+                self._places.setdefault(self._members[node_id].record.address, []).append(node_id)
+        return self._places.get(address, [])
 
     def judge_record(self, record: NodeRecord) -> Verdict:
         """Tell what `put_record` would do with a member's own word."""
@@ -173,7 +182,7 @@ class MemberTable:
 
     def _changed(self) -> None:
         self.version += 1
-        self._live = None
+        self._live = self._places = None
 
 
 def _order(r: NodeRecord) -> tuple[object, ...]:

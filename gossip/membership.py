@@ -19,7 +19,7 @@ from random import Random
 from gossip.broadcast import Rank
 from gossip.config import GossipConfig
 from gossip.directory import Directory
-from gossip.events import EpochRaised, Event, MemberChanged, Removed
+from gossip.events import EpochRaised, Event, MemberChanged, PathChanged, Removed
 from gossip.failure import Detector
 from gossip.member import MemberTable, Verdict
 from gossip.outbox import Outbox
@@ -60,6 +60,7 @@ class Membership:
         self.has_left = False
         self.since = 0.0
         self.detector = Detector(
+            node_id=me.node_id,
             config=config,
             rng=rng,
             timers=timers,
@@ -68,6 +69,7 @@ class Membership:
             counters=counters,
             on_failure=self._probe_failed,
             on_death=self._suspicion_expired,
+            on_path=lambda node_id, is_bad: events.append(PathChanged(node_id, is_bad)),
         )
         self._trust = trust
         self._config = config
@@ -119,7 +121,7 @@ class Membership:
             return
         match self._members.put_record(record, now=now):
             case Verdict.NEW:
-                self.detector.clear(record.node_id)
+                self.detector.suspicions.clear(record.node_id, now=now)
                 self._retry.pop(record.node_id, None)
                 self._changed(record.node_id)
                 if relay:
@@ -186,7 +188,7 @@ class Membership:
         """Forget members that are long gone."""
         then = now - self._config.member_tombstone_s
         for node_id in self._members.forget_before(then):
-            self.detector.forget(node_id)
+            self.detector.forget(node_id, now=now)
             self._reminded.pop(node_id, None)
             self._retry.pop(node_id, None)
             self._directory.member_changed(node_id)
@@ -256,18 +258,23 @@ class Membership:
         subject = self._members.get(claim.subject)
         if subject is None or not subject.is_live or claim.accuser == self.me.node_id:
             return False
-        return self._is_witness(claim.accuser) and self.detector.wants(claim.subject, claim.accuser)
+        return self._is_witness(claim.accuser) and self.detector.suspicions.wants(claim)
 
     def _accuse(self, claim: Claim, *, now: float, relay: bool) -> None:
-        self.detector.suspect(claim.subject, claim.accuser, now=now)
-        if self._members.known(claim.subject).state is State.ALIVE:
+        held = self._members.known(claim.subject)
+        is_news = self.detector.suspicions.suspect(claim.subject, claim.accuser, now=now)
+        if claim.state is State.DEAD and self.detector.suspicions.is_first_echo(claim.subject):
+            self.detector.ping_untracked(held)  # perhaps it is refused here as well
+        if not is_news:
+            return
+        if held.state is State.ALIVE:
             self._members.put_claim(claim, now=now, state=State.SUSPECT)
             self._changed(claim.subject)
         if relay:
             self._relay(claim, ("claim", claim.subject, claim.accuser), now=now)
 
     def _probe_failed(self, node_id: str, now: float) -> None:
-        if not self.detector.suspect(node_id, self.me.node_id, now=now):
+        if not self.detector.suspicions.suspect(node_id, self.me.node_id, now=now):
             return
         claim = self._claim(State.SUSPECT, self._members.known(node_id).record)
         if self._members.put_claim(claim, now=now) is Verdict.NEW:
@@ -288,7 +295,7 @@ class Membership:
     def _settle(self, claim: Claim, *, now: float) -> None:
         """Take a claim that is final until the member speaks again."""
         self._members.put_claim(claim, now=now)
-        self.detector.clear(claim.subject)
+        self.detector.suspicions.clear(claim.subject, now=now)
         self._changed(claim.subject)
 
     def _claim(self, state: State, record: NodeRecord) -> Claim:

@@ -65,7 +65,7 @@ class Outbox:
         self._pushes: list[StreamPush] = []
 
     def send(self, address: Address, *messages: Message, node_id: str | None = None) -> None:
-        """Say something to an address; `node_id` if it is known who listens there."""
+        """Say something, or nothing, to an address; `node_id` if it is known who listens there."""
         parcel = self._parcel(address, node_id)
         for message in messages:
             self._add(parcel, self.encode(message))
@@ -145,5 +145,4 @@ class Outbox:
         if member is not None and not self._queues.is_empty and not parcel.is_filled:
             scopes = self._directory.scopes_shared_with(member.node_id)
             batch.extend(self._queues.take(room, scopes))
-        if batch:
-            yield batch
+        yield batch

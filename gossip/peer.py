@@ -25,6 +25,7 @@ from gossip.events import (
     KeysWanted,
     MemberChanged,
     MemberView,
+    PathChanged,
     RecordView,
     Removed,
 )
@@ -240,6 +241,14 @@ class Peer:
                 save_epoch(self._directory, event.epoch)
             case MemberChanged():
                 logger.info("member changed node=%s state=%s", event.node_id, event.state.name)
+            case PathChanged(is_relay_only=True):
+                logger.warning(
+                    "member is reached through others only, its address or the way there is wrong "
+                    "node=%s",
+                    event.node_id,
+                )
+            case PathChanged():
+                logger.info("member is reached directly again node=%s", event.node_id)
             case Removed():
                 logger.warning("this node was removed from the cluster node=%s", self.node_id)
             case KeysWanted():

@@ -24,7 +24,11 @@ class Counters:
     probes_failed: int = 0
     probes_relayed: int = 0
     """Probes that only a helper's ack satisfied."""
+    refusals: int = 0
+    """Datagrams that came back because nobody listens where they went."""
     suspicions: int = 0
+    suspicions_refused: int = 0
+    """Suspicions that refusals seen by several nodes made short."""
     deaths: int = 0
     refutations: int = 0
     identity_conflicts: int = 0
@@ -77,6 +81,8 @@ class GossipStats:
     suspect: int
     dead: int
     left: int
+    relay_only: int
+    """Members that only helpers reach: look at their addresses and at the way there."""
     scopes: int
     """Scopes attached to."""
     records: int

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from gossip.events import Event
 from gossip.machine import Machine
 from gossip.outbox import StreamPush
+from gossip.refusals import ask_for_refusals, take_refusals
 from gossip.stats import ShellCounters
 from gossip.wire import Address
 
@@ -34,6 +35,7 @@ Contexts = Callable[[], ssl.SSLContext]
 _DATAGRAM_BYTES_MAX = 9216
 _BATCH = 64
 """Datagrams read before the machine's answers are sent."""
+_SEND_TRIES = 3
 _BUFFER_BYTES = 1 << 20
 _STREAMS_MAX = 16
 _STREAMS_PER_ADDRESS_MAX = 4
@@ -126,10 +128,7 @@ class Transport:
         for event in self._machine.events():
             self._on_event(event)
         for data, address in self._machine.datagrams_to_send():
-            try:
-                self._sockets.udp.sendto(data, address)
-            except OSError:  # no route, no buffer, no such family: as if lost on the way
-                self.counters.send_errors += 1
+            self._send(data, address)
         for push in self._machine.streams_to_send():
             self._start_push(push)
         due = self._machine.next_timer()
@@ -139,6 +138,22 @@ class Transport:
             self._timer_at = due
             delay_s = max(0.0, due - self._clock())
             self._timer = self._loop.call_later(delay_s, self._call, self._fire)
+
+    def _send(self, data: bytes, address: Address) -> None:
+        for _ in range(_SEND_TRIES):
+            try:
+                self._sockets.udp.sendto(data, address)
+            except ConnectionRefusedError:  # an earlier datagram was, and this one not sent
+                pass
+            except OSError:  # no route, no buffer, no such family: as if lost on the way
+                break
+            else:
+                return
+        self.counters.send_errors += 1
+
+    def _take_refusals(self) -> None:
+        for address in take_refusals(self._sockets.udp):
+            self._machine.receive_refusal(address, now=self._clock())
 
     def _call(self, callback: Callable[[], None]) -> None:
         """Run a callback of the loop; what it raises is a bug, and `run` raises it."""
@@ -156,13 +171,16 @@ class Transport:
         self.flush()
 
     def _read(self) -> None:
-        for _ in range(_BATCH):
+        for count in range(_BATCH):
             try:
                 data, address = self._sockets.udp.recvfrom(_DATAGRAM_BYTES_MAX)
             except (BlockingIOError, InterruptedError):
+                if count == 0:  # awake for the error queue alone
+                    self._take_refusals()
                 break
             except OSError:  # an ICMP error of an earlier datagram
                 self.counters.receive_errors += 1
+                self._take_refusals()
                 continue
             source = (str(address[0]), int(address[1]))
             self._machine.receive_datagram(data, source, now=self._clock())
@@ -278,6 +296,7 @@ def _open(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+            ask_for_refusals(opened)
         opened.bind((host, port))
     except OSError:
         opened.close()

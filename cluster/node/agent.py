@@ -50,9 +50,10 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 DNS_PORT = 53
 LOCAL_PROBE_S = 0.4
 """Daemons that share a machine's processor probe each other less often than `local` would."""
-LOCAL_SUSPICION_S = 2.5
-"""A daemon that is back within this has not been dead for anybody, and keeps its tasks: on one
-machine that many daemons share, a restart takes longer than a probe can tell."""
+RESTART_S = 2.5
+"""A daemon that is back within this has not been dead for anybody, and keeps its tasks. Its host
+refuses packets meanwhile, and on one machine that many daemons share, a restart takes longer than a
+probe can tell."""
 LOCAL_SUSPICION_MULTIPLIER_MAX = 3
 DISTRUST_S = 60.0
 """Between two times that the driver takes nothing for granted (see `KernelDriver.distrust`)."""
@@ -311,11 +312,12 @@ def _ring(info: ClusterInfo) -> list[GossipKey]:
 
 def _gossip_config(profile: Profile) -> GossipConfig:
     if profile is Profile.LAN:
-        return GossipConfig.lan()
+        return replace(GossipConfig.lan(), refused_suspicion_s=RESTART_S)
     return replace(
         GossipConfig.local(),
         probe_interval_s=LOCAL_PROBE_S,
-        suspicion_floor_s=LOCAL_SUSPICION_S,
+        suspicion_floor_s=RESTART_S,
+        refused_suspicion_s=RESTART_S,
         suspicion_max_multiplier=LOCAL_SUSPICION_MULTIPLIER_MAX,
     )
 

@@ -95,6 +95,11 @@ class SimNetwork:
         """Datagrams by sender."""
         self.cut: set[tuple[str, str]] = set()
         """(from, to): nothing passes."""
+        self.refusing: set[Address] = set()
+        """An error comes back from where a packet went to one of these, whether it arrives or not.
+        """
+        self.closed: set[Address] = set()
+        """Nothing arrives there."""
         self.nodes: dict[str, Node] = {}
         self.on_step: Callable[[Node], None] | None = None
         """Called after every step of a node."""
@@ -163,9 +168,22 @@ class SimNetwork:
         self.do(name, lambda m: m.withdraw(scope, key, now=self.now))
 
     def kill(self, name: str) -> None:
-        """Stop a node at once."""
+        """Stop a node at once, with its host."""
         self.nodes[name].is_up = False
         self.nodes[name].inbox.clear()
+
+    def kill_process(self, name: str) -> None:
+        """Stop a node at once; its host lives, and refuses what is sent to it."""
+        self.kill(name)
+        self.refusing.add(self.nodes[name].address)
+
+    def misdirect(self, name: str) -> None:
+        """Let a node send from another port than it says, where nobody listens."""
+        node = self.nodes[name]
+        self.refusing.add(node.address)
+        self.closed.add(node.address)
+        node.address = (node.address[0], node.address[1] + 1)
+        self._by_address[node.address] = node
 
     def restart(
         self,
@@ -180,6 +198,7 @@ class SimNetwork:
         wall_ms = self._wall_ms(clock_s)
         epoch = max(node.epoch + 1, wall_ms) if keeps_disk else wall_ms
         node.begin(self.make_machine(name, epoch), epoch)
+        self.refusing.discard(node.address)
         self._boot(node, list(join) or [other for other in self.nodes if other != name][:3])
 
     def pause(self, name: str) -> None:
@@ -302,7 +321,10 @@ class SimNetwork:
         self.largest = max(self.largest, len(data))
         other = self._by_address.get(address)
         faults, rng = self.faults, self.rng
-        if other is None or not self._passes(node, other):
+        if address in self.refusing:
+            wait = 2 * rng.uniform(*faults.latency_s)
+            self._clock.at(self._clock.now + wait, self._refuse, node, address)
+        if address in self.closed or other is None or not self._passes(node, other):
             return
         if faults.loss and rng.random() < faults.loss:
             return
@@ -313,6 +335,11 @@ class SimNetwork:
             if faults.reorder and rng.random() < faults.reorder:
                 wait += faults.reorder_s * rng.random()
             self._clock.at(self._clock.now + wait, self._arrive, node, other, data)
+
+    def _refuse(self, node: Node, address: Address) -> None:
+        if node.is_up and not node.is_paused:
+            node.machine.receive_refusal(address, now=self.now)
+            self._flush(node)
 
     def _arrive(self, node: Node, other: Node, data: bytes) -> None:
         if not other.is_up:

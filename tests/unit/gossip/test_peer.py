@@ -133,6 +133,19 @@ async def test_peers_meet_share_records_and_notice_a_death(tmp_path: Path) -> No
         assert all(_records(peer) == {} for peer in rest)
 
 
+async def test_process_that_died_is_noticed_by_refused_packets(tmp_path: Path) -> None:
+    """Without them it takes 4 s at least."""
+    config = replace(GossipConfig.lan(), watch_interval_s=0.1, refused_suspicion_s=0.2)
+    peers = [_peer(tmp_path, name, config=config) for name in "abcd"]
+    async with _running(*peers) as tasks:
+        await _wait_until(peers, lambda: all(len(_states(peer)) == 4 for peer in peers))
+        tasks[1].cancel()
+        rest = [peers[0], peers[2], peers[3]]
+        async with asyncio.timeout(3.0):
+            await _wait_until(rest, lambda: all(_states(p)["b"] is State.DEAD for p in rest))
+        assert all(peer.stats().machine.counters.suspicions_refused >= 1 for peer in rest)
+
+
 async def test_leaver_is_known_to_have_left(tmp_path: Path) -> None:
     a, b = _peer(tmp_path, "a"), _peer(tmp_path, "b")
     async with _running(a, b):

@@ -1,0 +1,150 @@
+"""A detector and members, nothing else: what it sends, whom it fails and declares dead."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from gossip.broadcast import Queues
+from gossip.codec import SealedCodec
+from gossip.config import GossipConfig
+from gossip.directory import Directory
+from gossip.failure import Detector
+from gossip.keyring import Keyring
+from gossip.member import MemberTable
+from gossip.message import unpack_untrusted
+from gossip.outbox import Outbox
+from gossip.stats import Counters
+from gossip.suspicion import Suspicions
+from gossip.timers import Timers
+from gossip.wire import Ack, Address, Claim, Message, NodeRecord, Ping, PingRequest, State
+from tests.unit.gossip.pair import KEYS, address
+
+CONFIG = replace(GossipConfig.lan(), watch_interval_s=None)
+
+
+class Bench:
+    """A detector with members a, b, c, ... and what it did."""
+
+    def __init__(self, *names: str, config: GossipConfig = CONFIG) -> None:
+        self.failures: list[str] = []
+        self.deaths: list[tuple[str, float]] = []
+        self.paths: list[tuple[str, bool]] = []
+        self.counters = Counters()
+        self.timers = Timers()
+        self.now = 0.0
+        members = self.members = MemberTable()
+        for name in names:
+            host, port = address(name)
+            members.put_record(NodeRecord(name, 1, 0, host, port, host), now=0.0)
+        self._outbox = Outbox(
+            config=config,
+            codec=SealedCodec(Keyring(cluster_id="c", node_id="me", epoch=1, keys=KEYS)),
+            members=members,
+            directory=Directory(
+                node_id="me", epoch=1, config=config, members=members, sign=lambda update: update
+            ),
+            queues=Queues(),
+            counters=self.counters,
+        )
+        self._reader = Keyring(cluster_id="c", node_id="reader", epoch=1, keys=KEYS)
+        self.detector = Detector(
+            node_id="me",
+            config=config,
+            rng=Random(1),
+            timers=self.timers,
+            members=members,
+            outbox=self._outbox,
+            counters=self.counters,
+            on_failure=self._fail,
+            on_death=lambda name, now: self.deaths.append((name, now)),
+            on_path=lambda name, is_bad: self.paths.append((name, is_bad)),
+        )
+
+    @property
+    def suspicions(self) -> Suspicions:
+        """The suspicions under test."""
+        return self.detector.suspicions
+
+    def suspect(self, name: str, accuser: str, *, now: float) -> bool:
+        """Accuse a member."""
+        return self.suspicions.suspect(name, accuser, now=now)
+
+    def _fail(self, name: str, now: float) -> None:
+        self.failures.append(name)
+        self.suspect(name, "me", now=now)
+
+    def sent(self) -> list[tuple[Message, Address]]:
+        """Return what was sent since the last call."""
+        return [
+            (message, destination)
+            for data, destination in self._outbox.drain()
+            for message in unpack_untrusted(self._reader.open_untrusted(data).body)
+        ]
+
+    def requests(self) -> list[tuple[PingRequest, Address]]:
+        """Return what was asked of helpers since the last call."""
+        return [(m, at) for m, at in self.sent() if isinstance(m, PingRequest)]
+
+    def start_probe(self) -> Ping:
+        """Run to the first probe and return it."""
+        self.detector.start(now=0.0)
+        self.now = self.timers.next()
+        self.timers.fire(self.now)
+        ((message, _),) = self.sent()
+        assert isinstance(message, Ping)
+        return message
+
+    def assert_only_death(self, name: str, at: float) -> None:
+        """Check that one member was declared dead, and when."""
+        assert [dead for dead, _ in self.deaths] == [name]
+        assert self.deaths[0][1] == pytest.approx(at)
+
+    def run_until(self, now: float) -> None:
+        """Let time pass."""
+        while self.timers.next() <= now:
+            self.timers.fire(self.timers.next())
+
+    def run_answering(self, now: float) -> None:
+        """Let time pass while the members answer."""
+        while self.timers.next() <= now:
+            at = self.timers.next()
+            self.timers.fire(at)
+            self.answer(at)
+
+    def answer(self, now: float) -> int:
+        """Answer what was sent, directly or as one helper; return how many messages it was."""
+        sent = self.sent()
+        names = {address(m.node_id): m.node_id for m in self.members.all()}
+        for message, at in sent:
+            if isinstance(message, PingRequest) or (
+                isinstance(message, Ping) and message.sequence % 2
+            ):
+                self.detector.take_ack(Ack(message.sequence, 0), names[at], now=now)
+        return len(sent)
+
+    def next_ping(self) -> Ping:
+        """Let time pass until the next probe and return it."""
+        while True:
+            self.now = self.timers.next()
+            self.timers.fire(self.now)
+            for message, _ in self.sent():
+                if isinstance(message, Ping):
+                    return message
+
+    def empty_packets(self, until: float) -> dict[Address, int]:
+        """Let time pass; return how many packets without a message were sent where."""
+        found: Counter[Address] = Counter()
+        while self.timers.next() <= until:
+            self.timers.fire(self.timers.next())
+            for data, destination in self._outbox.drain():
+                if not unpack_untrusted(self._reader.open_untrusted(data).body):
+                    found[destination] += 1
+        return dict(found)
+
+    def bury(self, name: str) -> None:
+        """Let a member be dead."""
+        self.members.put_claim(Claim(State.DEAD, name, 1, 0, "me", 1), now=0.0)
