@@ -243,7 +243,7 @@ def _ports(node: _Node) -> tuple[PublishedPort, ...]:
     found: dict[tuple[Protocol, int], set[IngressBackend]] = {
         (port.protocol, port.published): set()
         for service in assignment.services.values()
-        for port in published_ports(service, PublishMode.INGRESS)
+        for port in published_ports(service.endpoint.ports, PublishMode.INGRESS)
     }
     offers = chain(_ingress_offers(node), _host_offers(node))
     for port, index, address, is_serving in offers:
@@ -281,8 +281,7 @@ def _host_offers(node: _Node) -> Iterator[_Offer]:
             continue
         address = gateway_address(task, assignment.networks, index)
         if address is not None:
-            service = assignment.services.get(task.service)
-            for port in published_ports(service, PublishMode.HOST):
+            for port in published_ports(task.host_ports or (), PublishMode.HOST):
                 yield port, index, address, phase is Phase.SERVING
 
 

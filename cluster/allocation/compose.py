@@ -6,7 +6,7 @@ on anyone else's records.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 
@@ -23,7 +23,7 @@ from cluster.allocation.records import (
 from cluster.model.assignment import ServiceInfo
 from cluster.model.ids import NetworkId
 from cluster.model.network import Network
-from cluster.model.service import EndpointMode, PublishMode
+from cluster.model.service import EndpointMode, PortSpec, PublishMode
 from cluster.model.task import Attachment, Task, hostname, task_name
 from dataplane.addressing import gateway_subnet
 from dataplane.plan import Protocol
@@ -46,9 +46,8 @@ def gateway_address(
     return gateway_subnet(node_index).network_address + task.gateway_host
 
 
-def published_ports(service: ServiceInfo | None, mode: PublishMode) -> tuple[RecordPort, ...]:
-    """Return the ports that `service` publishes in `mode`, sorted, without duplicates."""
-    ports = () if service is None else service.endpoint.ports
+def published_ports(ports: Iterable[PortSpec], mode: PublishMode) -> tuple[RecordPort, ...]:
+    """Return those of `ports` that are published in `mode`, sorted, without duplicates."""
     return tuple(
         sorted(
             {
@@ -80,7 +79,7 @@ def compose(
     gateway = gateway_address(task, networks, node_index)
     if gateway is None:
         return
-    ports = published_ports(service, PublishMode.INGRESS)
+    ports = published_ports(service.endpoint.ports, PublishMode.INGRESS)
     for number, start in enumerate(range(0, len(ports), PORTS_MAX)):
         key = f"{task.id}.{number}" if number else task.id
         part = ports[start : start + PORTS_MAX]

@@ -9,6 +9,7 @@ from cluster.api.docker_json.task import state_name, task_view
 from cluster.api.exchange import Route, answer, fresh_snapshot
 from cluster.api.filters import Filters, read_filters_untrusted
 from cluster.api.lookup import find_task
+from cluster.control.slots import is_outdated
 from cluster.model.errors import Invalid
 from cluster.model.task import Task, task_name
 from cluster.state.snapshot import Snapshot
@@ -71,6 +72,4 @@ def _matches(task: Task, snapshot: Snapshot, filters: Filters) -> bool:
 
 def _is_up_to_date(task: Task, snapshot: Snapshot) -> bool:
     service = snapshot.services.get(task.service)
-    return service is not None and (
-        task.spec_version >= service.spec_version or task.spec == service.spec.task
-    )
+    return service is not None and not is_outdated(service, task)

@@ -19,7 +19,7 @@ from cluster.control.constraints import Constraint, label_of, matches, parse_con
 from cluster.model.errors import Invalid
 from cluster.model.ids import NodeId, ServiceId
 from cluster.model.node import Availability, Node, NodeState
-from cluster.model.service import PublishMode, Service
+from cluster.model.service import PortSpec
 from cluster.model.task import Task, TaskState, is_ended
 from cluster.state.changes import AssignTask, Change, ReportStatus
 from cluster.state.snapshot import Snapshot
@@ -44,8 +44,8 @@ def decide(snapshot: Snapshot, now: float) -> list[Change]:
     ]
     if not pending:
         return []
-    filters = _Filters(snapshot)
-    seats = _seats(snapshot, filters, now)
+    filters = _Filters()
+    seats = _seats(snapshot, now)
     changes: list[Change] = []
     left: list[Task] = []
     candidates: dict[_Equals, list[_Seat]] = {}
@@ -56,19 +56,19 @@ def decide(snapshot: Snapshot, now: float) -> list[Change]:
         if seat is None:
             left.append(task)
         else:
-            host = seat.add(task, filters.host_ports(task))
+            host = seat.add(task, _host_ports(task))
             changes.append(AssignTask(task.id, seat.node.id, host, now))
             if len(changes) == ASSIGNMENTS_MAX:
                 return changes
     return changes + _explain(left, seats, filters, now)
 
 
-_Equals = tuple[ServiceId, int, NodeId | None]
+_Equals = tuple[ServiceId, int, tuple[PortSpec, ...] | None, NodeId | None]
 
 
 def _equals(task: Task) -> _Equals:
     """Return what tasks have in common that differ in nothing the scheduler looks at."""
-    return task.service, task.spec_version, task.node
+    return task.service, task.spec_version, task.host_ports, task.node
 
 
 @dataclass(slots=True, eq=False)
@@ -110,7 +110,7 @@ class _Seat:
         return host
 
 
-def _seats(snapshot: Snapshot, filters: _Filters, now: float) -> dict[NodeId, _Seat]:
+def _seats(snapshot: Snapshot, now: float) -> dict[NodeId, _Seat]:
     seats = {
         node.id: _Seat(node, node.description.nano_cpus, node.description.memory_bytes)
         for node in sorted(snapshot.nodes.values(), key=lambda n: n.id)
@@ -121,7 +121,7 @@ def _seats(snapshot: Snapshot, filters: _Filters, now: float) -> dict[NodeId, _S
             continue
         seat.recent_host = max(seat.recent_host, (task.meta.created_at, task.gateway_host))
         if not is_ended(task.status.state):
-            seat.hold(task, filters.host_ports(task))
+            seat.hold(task, _host_ports(task))
         elif (
             task.status.state in (TaskState.FAILED, TaskState.REJECTED)
             and task.status.timestamp > now - FAILURES_WINDOW_S
@@ -133,22 +133,16 @@ def _seats(snapshot: Snapshot, filters: _Filters, now: float) -> dict[NodeId, _S
 class _Filters:
     """What a seat must offer to a task; in swarmkit's order, with its words."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._services = snapshot.services
+    def __init__(self) -> None:
         self._constraints: dict[tuple[str, ...], tuple[Constraint, ...] | None] = {}
         self.all: tuple[tuple[Callable[[Task, _Seat], bool], str], ...] = (
             (_is_available, "{nodes} not available for new tasks"),
             (_has_resources, "insufficient resources on {nodes}"),
             (self._meets_constraints, "scheduling constraints not satisfied on {nodes}"),
-            (self._has_host_ports, "host-mode port already in use on {nodes}"),
+            (_has_host_ports, "host-mode port already in use on {nodes}"),
             (_has_replicas_left, "max replicas per node limit exceed"),
             (_has_gateway_host, "task limit reached on {nodes}"),
         )
-
-    def host_ports(self, task: Task) -> list[tuple[str, int]]:
-        """Return the ports that `task` takes on its node, with their protocols."""
-        service = self._services.get(task.service)
-        return host_ports(service) if service else []
 
     def _meets_constraints(self, task: Task, seat: _Seat) -> bool:
         texts = task.spec.placement.constraints
@@ -160,14 +154,14 @@ class _Filters:
         constraints = self._constraints[texts]
         return constraints is not None and matches(constraints, seat.node)
 
-    def _has_host_ports(self, task: Task, seat: _Seat) -> bool:
-        return seat.host_ports.isdisjoint(self.host_ports(task))
+
+def _host_ports(task: Task) -> list[tuple[str, int]]:
+    """Return the ports that `task` takes on its node, with their protocols."""
+    return [(port.protocol, port.published_port) for port in task.host_ports or ()]
 
 
-def host_ports(service: Service) -> list[tuple[str, int]]:
-    """Return the ports that each task of `service` takes on its node, with their protocols."""
-    ports = service.endpoint.ports if service.endpoint else ()
-    return [(p.protocol, p.published_port) for p in ports if p.mode is PublishMode.HOST]
+def _has_host_ports(task: Task, seat: _Seat) -> bool:
+    return seat.host_ports.isdisjoint(_host_ports(task))
 
 
 def _is_available(_: Task, seat: _Seat) -> bool:

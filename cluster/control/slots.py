@@ -7,11 +7,11 @@ speaks for it; the others are being stopped, or are history.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from cluster.model.ids import NodeId, ServiceId
-from cluster.model.service import Service
+from cluster.model.service import PortSpec, Service, host_ports
 from cluster.model.task import Task, TaskState, TaskStatus, is_ended
 from cluster.state.changes import Change, ReportStatus, SetDesiredState
 from cluster.state.snapshot import Snapshot
@@ -75,8 +75,14 @@ def is_over(task: Task) -> bool:
 
 
 def is_outdated(service: Service, task: Task) -> bool:
-    """Return whether `task` was made from another task spec than the service has now."""
-    return task.spec_version < service.spec_version and task.spec != service.spec.task
+    """Return whether `task` was made for another wish than the service has now.
+
+    Host-mode ports are part of it: they are fixed when a task gets its node. Other ports are not:
+    they lead to whatever tasks there are. (Swarm replaces tasks for any port, see IsTaskDirty.)
+    """
+    if task.spec_version < service.spec_version and task.spec != service.spec.task:
+        return True
+    return task.host_ports is not None and not _fit(host_ports(service.spec.ports), task.host_ports)
 
 
 def stop(task: Task, desired: TaskState, now: float) -> list[Change]:
@@ -91,6 +97,14 @@ def stop(task: Task, desired: TaskState, now: float) -> list[Change]:
         status = TaskStatus(TaskState.SHUTDOWN, now, "shutdown before it had a node")
         changes.append(ReportStatus(task.id, task.node, status))
     return changes
+
+
+def _fit(wishes: Sequence[PortSpec], ports: Sequence[PortSpec]) -> bool:
+    """Return whether `ports` are what `wishes` ask for; any published port does where none is."""
+    return len(wishes) == len(ports) and all(
+        port == (wish if wish.published_port else replace(wish, published_port=port.published_port))
+        for wish, port in zip(wishes, ports, strict=True)
+    )
 
 
 def _age(task: Task) -> tuple[bool, float]:

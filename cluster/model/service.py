@@ -131,6 +131,11 @@ class ServiceSpec:
     """The spec as the client sent it, JSON, so that it reads back what it wrote."""
 
 
+def host_ports(ports: tuple[PortSpec, ...]) -> tuple[PortSpec, ...]:
+    """Return those of `ports` that every task answers on its own node."""
+    return tuple(port for port in ports if port.mode is PublishMode.HOST)
+
+
 @dataclass(frozen=True, slots=True)
 class VirtualAddress:
     """A service's VIP in one network."""

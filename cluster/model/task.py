@@ -7,7 +7,7 @@ from enum import IntEnum
 
 from cluster.model.ids import NetworkId, NodeId, ServiceId, TaskId
 from cluster.model.meta import Meta
-from cluster.model.service import TaskSpec
+from cluster.model.service import PortSpec, TaskSpec
 
 SHORT_ID_LENGTH = 12
 """Docker: a container's default host name is the start of its id."""
@@ -75,6 +75,9 @@ class Task:
     allocation: int = 0
     """Raft index of its addresses' allocation, which tells who had an address last; set by
     `state.apply`."""
+    host_ports: tuple[PortSpec, ...] | None = None
+    """The host-mode ports that it answers on its node, published ports filled in; they are its own
+    for life. None: not allocated yet."""
     gateway_host: int = 0
     """Host part (2..254) of its address in its node's gateway subnet; given with the node."""
     service_labels: dict[str, str] = field(default_factory=dict[str, str])

@@ -14,7 +14,7 @@ from cluster.model.errors import Conflict, FailedPrecondition, NotFound, OutOfSe
 from cluster.model.ids import NetworkId
 from cluster.model.meta import Meta
 from cluster.model.node import Node
-from cluster.model.service import PublishMode, Service
+from cluster.model.service import PublishMode, Service, host_ports
 from cluster.model.task import Task, TaskState, TaskStatus
 from cluster.state import changes as c
 from cluster.state.ports import clashing_port
@@ -225,8 +225,13 @@ class _Draft:
         if task is None:
             return
         merged = _merged_task(task, change, self._stamp(task.meta))
-        if merged is not task:
-            self._set_task(merged)
+        if merged is task:
+            return
+        if isinstance(change, c.AllocateTask):
+            service = self._services.get(task.service)
+            endpoint = service.endpoint if service else None
+            merged = replace(merged, host_ports=host_ports(endpoint.ports) if endpoint else ())
+        self._set_task(merged)
 
     def _merge_node(self, change: c.SetNodeState | c.DescribeNode) -> None:
         node = self._nodes.get(change.id)

@@ -11,7 +11,6 @@ from cluster.api.docker_json.service_view import (
     with_prefix,
 )
 from cluster.api.docker_json.text import timestamp
-from cluster.model.service import PublishMode
 from cluster.model.task import Task, TaskState
 from cluster.state.snapshot import Snapshot
 
@@ -29,7 +28,7 @@ def task_view(task: Task, snapshot: Snapshot) -> Json:
         view["Slot"] = task.slot
     if task.node:
         view["NodeID"] = task.node
-    view["Status"] = _status(task, snapshot)
+    view["Status"] = _status(task)
     view["DesiredState"] = state_name(task.desired_state)
     if task.attachments:
         view["NetworksAttachments"] = [
@@ -48,7 +47,7 @@ def state_name(state: TaskState) -> str:
     return state.name.lower()
 
 
-def _status(task: Task, snapshot: Snapshot) -> Json:
+def _status(task: Task) -> Json:
     status = task.status
     view: Json = {
         "Timestamp": timestamp(status.timestamp),
@@ -63,14 +62,6 @@ def _status(task: Task, snapshot: Snapshot) -> Json:
             "PID": status.pid,
             "ExitCode": status.exit_code,
         }
-    ports = _host_ports(task, snapshot)
-    view["PortStatus"] = {"Ports": ports} if ports else {}
+    ports = task.host_ports if status.state is TaskState.RUNNING else ()
+    view["PortStatus"] = {"Ports": [port_view(port) for port in ports]} if ports else {}
     return view
-
-
-def _host_ports(task: Task, snapshot: Snapshot) -> list[Json]:
-    """Return the host-mode ports that the running task answers on its node."""
-    service = snapshot.services.get(task.service)
-    if service is None or service.endpoint is None or task.status.state is not TaskState.RUNNING:
-        return []
-    return [port_view(p) for p in service.endpoint.ports if p.mode is PublishMode.HOST]

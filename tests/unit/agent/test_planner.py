@@ -152,8 +152,9 @@ def test_dnsrr_answers_with_the_tasks() -> None:
 
 
 def test_host_mode_answers_with_own_tasks_only() -> None:
-    host = service(EndpointMode.VIP, published(9090, PublishMode.HOST))
-    seen = replace(view(), assignment=assignment(ONE, services=(host,)))
+    own = replace(ONE, host_ports=(published(9090, PublishMode.HOST),))
+    later = service(EndpointMode.VIP, published(9091, PublishMode.HOST))
+    seen = replace(view(), assignment=assignment(own, services=(later,)))
     assert planned(seen).ports == (
         PublishedPort(Protocol.TCP, 8080, (IngressBackend(2, ip("100.64.2.12"), 80),)),
         PublishedPort(Protocol.TCP, 9090, (IngressBackend(1, ip("100.64.1.11"), 80),)),
