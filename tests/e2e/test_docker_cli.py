@@ -199,6 +199,36 @@ def test_errors_in_swarms_words(clean: Docker) -> None:
         assert words in clean(*arguments, code=1)
 
 
+def test_a_spec_of_ten_megabytes_is_refused(clean: Docker, tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text("".join(f"A{n}={'x' * 50_000}\n" for n in range(200)))
+    text = clean("service", "create", *FAST, "--env-file", str(file), *SLEEP, code=1)
+    assert "Error response from daemon: the request body is larger than 4194304 bytes" in text
+    assert clean("service", "ls", "--quiet") == ""
+
+
+def test_other_host_ports_are_other_tasks(clean: Docker) -> None:
+    ports = "--format={{range .Status.PortStatus.Ports}}{{.PublishedPort}} {{end}}"
+    publish = "mode=host,target=80,published="
+    clean("service", "create", *FAST, "--name", "web", "-p", f"{publish}8090", *SLEEP)
+    clean.wait_for("web", "1/1")
+    (first,) = running(clean, "web")
+    assert clean("inspect", ports, first) == "8090"
+
+    clean(
+        "service", "update", *FAST, "--publish-rm", "80", "--publish-add", f"{publish}8091", "web"
+    )
+
+    wait_until("another task runs", lambda: len(set(running(clean, "web")) - {first}) == 1)
+    (second,) = set(running(clean, "web")) - {first}
+    wait_until("it has the port", lambda: clean("inspect", ports, second) == "8090 8091")
+
+
+def running(docker: Docker, name: str) -> list[str]:
+    wanted = ("--no-trunc", "--quiet", "--filter", "desired-state=running")
+    return docker("service", "ps", *wanted, name).split()
+
+
 def test_tokens(docker: Docker) -> None:
     first = docker("swarm", "join-token", "--quiet", "worker")
     assert first.startswith("SWMTKN-1-")

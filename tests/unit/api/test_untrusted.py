@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.api.backend import InitRequest
 from cluster.api.docker_json.canonical import canonical
 from cluster.api.docker_json.cluster import read_init, read_join
 from cluster.api.docker_json.fields import decode_object_untrusted
@@ -21,6 +24,7 @@ from cluster.api.docker_json.service_view import spec_view
 from cluster.api.docker_json.text import check_service_name
 from cluster.api.exchange import BODY_BYTES_MAX
 from cluster.api.filters import read_filters_untrusted
+from cluster.api.server import serve
 from cluster.model.errors import ClusterError, Invalid
 from cluster.model.node import NodeSpec, Role
 from tests.unit.api.caller import Caller
@@ -146,6 +150,21 @@ async def test_huge_bodies(api: Caller, *, is_chunked: bool) -> None:
     async with api.client.post("/services/create", data=data, headers=headers) as response:
         assert response.status == 413
         assert "larger than" in (await response.json())["message"]
+
+
+async def test_a_huge_body_is_refused_before_it_comes(tmp_path: Path) -> None:
+    backend = MemoryBackend()
+    await backend.swarm_init(InitRequest())
+    async with serve(backend, tmp_path / "d.sock"):
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "d.sock"))
+        writer.write(
+            b"POST /v1.51/services/create HTTP/1.1\r\nHost: d\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 10000000\r\n\r\n"
+        )
+        answer = await reader.readuntil(b"}")
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.endswith(b'{"message":"the request body is larger than 4194304 bytes"}')
 
 
 async def test_other_content_types_are_refused(api: Caller) -> None:
