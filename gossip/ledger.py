@@ -15,7 +15,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -81,6 +81,7 @@ class Ledger:
         match self._merge(update, now=now):
             case Verdict.NEW:
                 self._counters.updates_new += 1
+                self._counters.lag_eager.note(self._trust.age_s(update.record.hlc, now=now))
                 name = (update.scope, update.owner, update.record.key)
                 self._spread.put(update.scope, Rank.RELAYED_RECORD, name, update, now=now)
             case Verdict.KNOWN | Verdict.STALE:
@@ -96,16 +97,24 @@ class Ledger:
             return
         records = self._proven(delta, now=now)
         if records is None:
-            for record in delta.records:
-                self._merge(Update(delta.scope, delta.owner, delta.stamp, record), now=now)
+            updates = (Update(delta.scope, delta.owner, delta.stamp, r) for r in delta.records)
+            taken = [u.record for u in updates if self._merge(u, now=now) is Verdict.NEW]
+            self._count_repair(delta, taken, now=now)
             return
         verdict = self._directory.take_proven(delta, records)
         self._counters.refused_quota += verdict is Verdict.AHEAD
         if verdict is Verdict.NEW:
             self._counters.snapshots_in += delta.start == 0
+            self._count_repair(delta, delta.records, now=now)
             self._sync.hurry(delta.scope, now=now)
         if verdict in {Verdict.NEW, Verdict.KNOWN} and not delta.records:
             self._relay_head(delta, now=now)
+
+    def _count_repair(self, delta: Delta, records: Sequence[Record], *, now: float) -> None:
+        """Count what anti-entropy brought; a head alone, or a whole log, tells nothing of lag."""
+        self._counters.repairs += bool(records)
+        for record in records if delta.start else ():
+            self._counters.lag_repaired.note(self._trust.age_s(record.hlc, now=now))
 
     def _merge(self, update: Update, *, now: float) -> Verdict:
         """Merge one record that its owner signed; AHEAD if it is refused."""

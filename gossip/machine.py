@@ -18,6 +18,7 @@ Source: SWIM (Das et al. 2002), Lifeguard (Dadgar et al. 2017), Scuttlebutt (van
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from random import Random
 
@@ -360,7 +361,7 @@ class Machine:
             queued=len(self._queues),
             queue_dropped=self._queues.dropped,
             health=self._membership.detector.health,
-            counters=replace(self.counters),
+            counters=deepcopy(self.counters),
         )
 
     def _view(self, member: Member) -> MemberView:

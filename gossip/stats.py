@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+LAG_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of the buckets of `Lags`; one more is for what took longer."""
+
+
+@dataclass(slots=True)
+class Lags:
+    """How long after they were written records came here, by their owners' clocks."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(LAG_BOUNDS_S) + 1))
+    total_s: float = 0.0
+
+    def note(self, lag_s: float) -> None:
+        """Count one record; clocks that disagree make no lag negative."""
+        lag_s = max(0.0, lag_s)
+        self.counts[bisect_left(LAG_BOUNDS_S, lag_s)] += 1
+        self.total_s += lag_s
 
 
 @dataclass(slots=True)
@@ -63,9 +81,15 @@ class Counters:
     """Records and claims held until a certificate comes."""
     certificates_missed: int = 0
     """Those that were given up."""
+    lag_eager: Lags = field(default_factory=Lags)
+    """Of new records that came by dissemination."""
+    lag_repaired: Lags = field(default_factory=Lags)
+    """Of records in deltas that repaired a log; not of whole logs, which are old by nature."""
     syncs: int = 0
     syncs_equal: int = 0
     deltas_in: int = 0
+    repairs: int = 0
+    """Deltas that brought something new: what dissemination had missed, or a newcomer lacked."""
     deltas_refused: int = 0
     snapshots_in: int = 0
     streams_out: int = 0

@@ -148,6 +148,10 @@ class Trust:
         data = _head_statement(delta.scope, delta.owner, delta.stamp, head)
         return self._check_owner(delta.owner, head.signature, data, now=now)
 
+    def age_s(self, hlc: int, *, now: float) -> float:
+        """Return how long ago a record was written, by its owner's clock and this node's."""
+        return now + self._wall_offset_s - hlc / 1000
+
     def is_present(self, hlc: int, *, now: float) -> bool:
         """Tell whether a hybrid logical clock is not of the future; counted if it is."""
         is_present = hlc <= (now + self._wall_offset_s) * 1000 + _FUTURE_MS

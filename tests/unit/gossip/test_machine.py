@@ -12,6 +12,7 @@ from gossip.config import GossipConfig
 from gossip.events import EpochRaised, KeysWanted, MemberChanged, RecordsChanged, Removed
 from gossip.keyring import GossipKey, KeyState
 from gossip.machine import Machine
+from gossip.stats import LAG_BOUNDS_S, Lags
 from gossip.wire import (
     NODES,
     InvalidError,
@@ -122,6 +123,51 @@ def test_two_meet_and_see_each_others_records() -> None:
     expected = {("a", "key"): b"a", ("b", "key"): b"b"}
     assert records(a, "net") == records(b, "net") == expected
     assert RecordsChanged("net") in a.events()
+
+
+def test_lag_of_a_record_is_counted_by_how_it_came() -> None:
+    a, b = make_machine("a"), make_machine("b")
+    for machine in (a, b):
+        machine.attach("net", now=0.0)
+        machine.publish("net", "first", b"", now=0.0)
+    b.join([a.me.address])
+    run(a, b, start=0.0, end=5.0)
+
+    a.publish("net", "eager", b"", now=5.0)
+    run(a, b, start=5.0, end=6.0)
+    a.publish("net", "missed", b"", now=6.0)
+    run(a, b, start=6.0, end=6.8, is_lost=True)
+    run(a, b, start=6.8, end=20.0)
+
+    counted = b.stats().counters
+    assert sum(counted.lag_eager.counts[:4]) == 1, "within 0.1 s"
+    assert sum(counted.lag_repaired.counts) == 1
+    assert 0.7 < counted.lag_repaired.total_s < 10
+    assert counted.repairs >= 1
+    b.counters.lag_eager.note(0.0)
+    assert sum(counted.lag_eager.counts) == 1, "stats are a picture"
+
+
+@pytest.mark.parametrize(
+    ("lag_s", "bucket"), [(-1.0, 0), (0.01, 0), (0.011, 1), (30.0, len(LAG_BOUNDS_S) - 1), (31, -1)]
+)
+def test_lags_fall_in_buckets(lag_s: float, bucket: int) -> None:
+    lags = Lags()
+    lags.note(lag_s)
+    assert lags.counts[bucket] == 1
+    assert lags.total_s == max(0.0, lag_s)
+
+
+def run(*machines: Machine, start: float, end: float, is_lost: bool = False) -> None:
+    """Let time pass, in steps of 10 ms; `is_lost`: nothing arrives."""
+    for step in range(round((end - start) * 100)):
+        now = start + step / 100
+        for machine in machines:
+            if machine.next_timer() <= now:
+                machine.handle_timer(now=now)
+            if is_lost:
+                machine.datagrams_to_send()
+        exchange(*machines, now=now)
 
 
 def test_suspicion_is_refuted_with_a_newer_incarnation() -> None:
