@@ -42,7 +42,8 @@ _keys = st.sampled_from([
     "SubnetSize", "RemoteAddrs", "JoinToken", "Role", "Availability", "Hosts", "StopSignal",
 ])  # fmt: skip
 _leaves = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.sampled_from(["host", "sleep", "10.1.0.0/16", "manager", "tcp", "default"])
 )  # fmt: skip
 _json = st.recursive(
