@@ -9,7 +9,7 @@ the picture may import what is below. Only `peer`, `transport`, `refusals` and `
     inbox
     notary | ledger
     membership | sync
-    failure | spread | digest
+    failure | spread | digest | report
     helper | suspicion | paths
     outbox
     directory
@@ -45,6 +45,7 @@ Modules:
     peer: the facade: join, attach, publish, watch, leave
     proof: one signature for a whole log
     refusals: which datagrams were refused, from the socket's error queue
+    report: what is held of the tables, for people
     simulation: machines of many nodes in virtual time
     spread: eager dissemination in rounds
     stats: counters

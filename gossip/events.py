@@ -42,6 +42,42 @@ class RecordView:
 
 
 @dataclass(frozen=True, slots=True)
+class LogView:
+    """What this node holds of one owner's log."""
+
+    scope: str
+    owner: str
+    epoch: int
+    attachment: int
+    """Version of the owner's attachment to the scope; with the epoch, which life of the log."""
+    version: int
+    """All versions up to here are known."""
+    gc: int
+    """The owner has forgotten its deletions up to here."""
+    records: int
+    tombstones: int
+    size_bytes: int
+    is_visible: bool
+    """Whether the owner is up and attached."""
+    written_at: float
+    """Unix time of the newest record by its owner's clock; 0: there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredView:
+    """One record held, visible or not."""
+
+    owner: str
+    key: str
+    version: int
+    size_bytes: int | None
+    """Of its value; None: it is deleted."""
+    is_visible: bool
+    written_at: float
+    """Unix time by its owner's clock."""
+
+
+@dataclass(frozen=True, slots=True)
 class MemberChanged:
     """The belief about a member changed."""
 

@@ -22,12 +22,21 @@ from copy import deepcopy
 from dataclasses import replace
 from random import Random
 
+from gossip import report
 from gossip.broadcast import Queues
 from gossip.codec import Codec, SealedCodec
 from gossip.config import GossipConfig
 from gossip.digest import Summary
 from gossip.directory import Directory
-from gossip.events import Event, KeysWanted, MemberView, RecordsChanged, RecordView
+from gossip.events import (
+    Event,
+    KeysWanted,
+    LogView,
+    MemberView,
+    RecordsChanged,
+    RecordView,
+    StoredView,
+)
 from gossip.identity import Identity
 from gossip.inbox import Inbox
 from gossip.keyring import GossipKey, Keyring, KeyView
@@ -334,6 +343,14 @@ class Machine:
     def peers(self, scope: str) -> Sequence[str]:
         """Return the other members that are up and attached to a scope."""
         return self._directory.peers(scope)
+
+    def logs(self) -> list[LogView]:
+        """Return what is held of every owner's log in every scope."""
+        return report.logs(self._directory)
+
+    def stored(self, scope: str) -> list[StoredView]:
+        """Return every record held in a scope, hidden and deleted ones included."""
+        return report.stored(self._directory, scope)
 
     def positions(self, scope: str) -> Sequence[DigestEntry]:
         """Return how far each owner's log is known in a scope, hidden ones included."""

@@ -23,11 +23,13 @@ from gossip.events import (
     EpochRaised,
     Event,
     KeysWanted,
+    LogView,
     MemberChanged,
     MemberView,
     PathChanged,
     RecordView,
     Removed,
+    StoredView,
 )
 from gossip.identity import Identity
 from gossip.keyring import GossipKey, KeyState, KeyView
@@ -45,11 +47,13 @@ __all__ = [
     "InvalidError",
     "KeyState",
     "KeyView",
+    "LogView",
     "MemberView",
     "Peer",
     "PeerStats",
     "RecordView",
     "State",
+    "StoredView",
 ]
 
 logger = logging.getLogger(__name__)
@@ -66,6 +70,7 @@ class PeerStats:
     machine: GossipStats
     shell: ShellCounters
     """A copy is not needed: it is replaced when the peer runs again."""
+    keys: tuple[KeyView, ...]
 
 
 class Peer:
@@ -196,6 +201,18 @@ class Peer:
         """Return the visible records of an attached scope, by owner and key, own ones included."""
         return self._machine.records(scope)
 
+    def logs(self) -> Sequence[LogView]:
+        """Return what is held of every owner's log in every scope, by scope and owner."""
+        return self._machine.logs()
+
+    def stored(self, scope: str) -> Sequence[StoredView]:
+        """Return every record held in a scope, hidden and deleted ones included."""
+        return self._machine.stored(scope)
+
+    def unix_s(self, at: float) -> float:
+        """Return the unix time of a moment on this node's monotonic clock, by the clocks now."""
+        return time.time_ns() / 1e9 - self._clock() + at
+
     @contextmanager
     def watch(self) -> Generator[asyncio.Event]:
         """Lend an event that every change of members or records sets."""
@@ -224,7 +241,7 @@ class Peer:
     def stats(self) -> PeerStats:
         """Return the counters."""
         shell = ShellCounters() if self._transport is None else self._transport.counters
-        return PeerStats(self._machine.stats(), shell)
+        return PeerStats(self._machine.stats(), shell, tuple(self._machine.keys()))
 
     def _flush(self) -> None:
         if self._transport is not None:

@@ -12,10 +12,13 @@ Modules:
     event_diff: what happened between two snapshots
     events: `/events`
     exchange: one request and its answer
+    exposition: numbers as Prometheus reads them
     filters: the `filters` query parameter
+    gossip: `/hivewire/gossip`, what this node knows of the others
     keys: `/swarm/keys`, the gossip keys
     logs: what tasks wrote
     lookup: finding an object by id, name or prefix
+    metrics: `/metrics`
     networks: overlay networks
     nodes: members of the cluster
     server: routes, versions, headers

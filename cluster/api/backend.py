@@ -17,6 +17,7 @@ from enum import StrEnum
 from random import Random
 from typing import Protocol
 
+from cluster.api.exposition import Family
 from cluster.model.cluster import Cluster, ClusterSpec
 from cluster.model.ids import NodeId, TaskId
 from cluster.model.logs import LogOptions
@@ -24,6 +25,7 @@ from cluster.model.node import Availability
 from cluster.runtime.base import LogLine
 from cluster.state.changes import Change
 from cluster.state.snapshot import Snapshot
+from gossip.peer import KeyView, LogView, MemberView, StoredView
 
 
 class LocalState(StrEnum):
@@ -137,6 +139,44 @@ class TaskLogLine:
     line: LogLine
 
 
+class GossipReader(Protocol):
+    """What `gossip.peer.Peer` shows."""
+
+    @property
+    def node_id(self) -> str:
+        """This node's id."""
+        ...
+
+    def members(self) -> Sequence[MemberView]:
+        """Return all members, this node first."""
+        ...
+
+    def logs(self) -> Sequence[LogView]:
+        """Return what is held of every owner's log in every scope."""
+        ...
+
+    def stored(self, scope: str) -> Sequence[StoredView]:
+        """Return every record held in a scope."""
+        ...
+
+    def keys(self) -> Sequence[KeyView]:
+        """Return the key ring without secrets."""
+        ...
+
+    def unix_s(self, at: float) -> float:
+        """Return the unix time of a moment on the clock of the members' times."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalGossip:
+    """This node's gossip, and what it takes to make it readable."""
+
+    peer: GossipReader
+    names: Mapping[str, str]
+    """Node id -> hostname, and network id -> name, as far as managers have told."""
+
+
 class Backend(Protocol):
     """One node, seen from its API."""
 
@@ -177,6 +217,14 @@ class Backend(Protocol):
 
     def raft_view(self) -> RaftView:
         """Return the consensus group as this manager sees it."""
+        ...
+
+    def gossip(self) -> LocalGossip | None:
+        """Return this node's gossip, manager or not; None: in no cluster, or not told of it yet."""
+        ...
+
+    def metrics(self) -> Sequence[Family]:
+        """Return what this node counts; whatever its standing, never waiting for anybody."""
         ...
 
     async def swarm_init(self, request: InitRequest) -> NodeId:

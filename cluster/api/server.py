@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from aiohttp import web
@@ -22,8 +22,10 @@ from cluster.api.backend import Backend
 from cluster.api.errors import PAGE_NOT_FOUND, message_of, status_of
 from cluster.api.events import Events
 from cluster.api.exchange import BODY_BYTES_MAX, Route, refusal
+from cluster.api.gossip import Gossip
 from cluster.api.keys import Keys
 from cluster.api.logs import Logs
+from cluster.api.metrics import Metrics, Requests
 from cluster.api.networks import Networks
 from cluster.api.nodes import Nodes
 from cluster.api.services import Services
@@ -41,52 +43,72 @@ SHUTDOWN_TIMEOUT_S = 2.0
 """How long open requests may go on when the server stops."""
 
 
-def make_app(backend: Backend, events: Events) -> web.Application:
+def make_app(backend: Backend, events: Events, requests: Requests) -> web.Application:
     """Return the API of one node; the caller runs `events`."""
-    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[_guard])
+    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[requests.count, _guard])
     app.on_response_prepare.append(_add_headers(backend.facts().version))
-    for route in _routes(backend, events):
+    for route in _routes(backend, events, requests):
         # aiohttp adds HEAD to GET; Docker's clients ask HEAD only of _ping, which has its own.
         app.router.add_route(route.method, route.path, route.handler)
         app.router.add_route(route.method, r"/v{version:\d+\.\d+}" + route.path, route.handler)
     return app
 
 
-def _routes(backend: Backend, events: Events) -> list[Route]:
+def _routes(backend: Backend, events: Events, requests: Requests) -> list[Route]:
     parts = (
         System(backend), Swarm(backend), Keys(backend), Nodes(backend), Networks(backend),
-        Services(backend), Tasks(backend), Logs(backend), events, Absent(backend),
+        Services(backend), Tasks(backend), Logs(backend), events, Metrics(backend, requests),
+        Gossip(backend),         Absent(backend),
     )  # fmt: skip
     return [route for part in parts for route in part.routes()]
 
 
 @asynccontextmanager
 async def serve(
-    backend: Backend, socket_path: Path, *, group: int | None = None
+    backend: Backend,
+    socket_path: Path,
+    *,
+    group: int | None = None,
+    metrics_listen: tuple[str, int] | None = None,
 ) -> AsyncGenerator[None]:
     """Serve on a unix socket while the context lasts.
 
     An old socket file is replaced, unless somebody still answers there. `group`: numeric id of the
-    group that may use the API beside the owner.
+    group that may use the API beside the owner. `metrics_listen`: where anybody may read the
+    metrics, and nothing else.
 
     Raises:
-        OSError: the socket cannot be made, or another daemon has it.
+        OSError: a socket cannot be made, or another daemon has it.
     """
     await _clear(socket_path)
-    events = Events(backend)
-    app = make_app(backend, events)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
-    await runner.setup()
+    events, requests = Events(backend), Requests()
     with _listening_socket(socket_path, group) as listener:
-        try:
+        async with AsyncExitStack() as stack:
+            runner = await _run(make_app(backend, events, requests), stack)
+            if metrics_listen is not None:
+                await _listen(Metrics(backend, requests), *metrics_listen, stack)
             await web.SockSite(runner, listener).start()
             logger.info("API listens socket=%s", socket_path)
             async with asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(events.run())
                 yield
                 watching.cancel()
-        finally:
-            await runner.cleanup()
+
+
+async def _listen(metrics: Metrics, host: str, port: int, stack: AsyncExitStack) -> None:
+    """Serve the metrics alone on a TCP address until the stack is left."""
+    app = web.Application(middlewares=[_guard])
+    for route in metrics.routes():
+        app.router.add_route(route.method, route.path, route.handler)
+    await web.TCPSite(await _run(app, stack), host, port).start()
+    logger.info("metrics are for anybody at address=%s port=%d", host, port)
+
+
+async def _run(app: web.Application, stack: AsyncExitStack) -> web.AppRunner:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    return runner
 
 
 @contextmanager

@@ -11,6 +11,7 @@ Modules:
     daemon: starts a node
     document: reading what the API answered
     failure: how a command fails
+    gossip: `hivewire gossip`
     local: a cluster of several nodes on this machine
     logs: output of services
     main: entry point, groups of commands

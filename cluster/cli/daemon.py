@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cluster.cli.values import key_values
+from cluster.cli.values import host_and_port, key_values
 from cluster.node import footprint
 from cluster.node.config import GOSSIP_PORT, NodeConfig, Profile
 
@@ -44,6 +44,12 @@ _LEVELS = ("debug", "info", "warning", "error")
     help="Timing of failure detection.",
 )
 @click.option("--gossip-port", type=int, default=GOSSIP_PORT, show_default=True)
+@click.option(
+    "--metrics-listen",
+    type=host_and_port,
+    metavar="HOST:PORT",
+    help="Serve /metrics here too, to anybody. [only on the API's socket]",
+)
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Engine label.")
 @click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
 def daemon(
@@ -55,6 +61,7 @@ def daemon(
     hostname: str | None,
     profile: str,
     gossip_port: int,
+    metrics_listen: tuple[str, int] | None,
     labels: tuple[str, ...],
     log_level: str,
 ) -> None:
@@ -71,6 +78,7 @@ def daemon(
         hostname=hostname or defaults.hostname,
         profile=Profile(profile),
         gossip_port=gossip_port,
+        metrics_listen=metrics_listen,
         labels=tuple(key_values(labels).items()),
     )
     footprint.before_imports()

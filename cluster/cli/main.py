@@ -10,6 +10,7 @@ import click
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "daemon": ("cluster.cli.daemon", "daemon"),
     "events": ("cluster.cli.system", "events"),
+    "gossip": ("cluster.cli.gossip", "gossip"),
     "info": ("cluster.cli.system", "info"),
     "local": ("cluster.cli.local", "local"),
     "network": ("cluster.cli.network", "network"),
@@ -24,6 +25,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
 _HELP: Mapping[str, str] = {
     "daemon": "Run a node.",
     "events": "Print what happens in the cluster, as it happens.",
+    "gossip": "Show what this node knows of the others.",
     "info": "Show this node and its cluster.",
     "local": "Run a cluster of several nodes on this machine.",
     "network": "Manage overlay networks.",

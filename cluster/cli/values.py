@@ -46,6 +46,16 @@ def nano_cpus(text: str) -> int:
     return int(Decimal(text) * 10**9)
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    """Return `host:port` (`[::1]:9323`) in two. Raises click.BadParameter."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    is_port = port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= PORT_MAX
+    if not host or not is_port or (":" in host) is not text.startswith("["):
+        raise click.BadParameter(f"{text!r} is no address like 127.0.0.1:9323 or [::1]:9323")
+    return host, int(port)
+
+
 def key_values(texts: Iterable[str]) -> dict[str, str]:
     """Return `key=value` texts as a dict; a key alone has the empty value."""
     return {key: value for key, _, value in (text.partition("=") for text in texts)}

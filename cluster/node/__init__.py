@@ -13,6 +13,7 @@ Modules:
     leader: the control loops of the leading manager
     manager: consensus, port 2377 and sessions of a manager
     member: one membership, from joining to leaving
+    metrics: what a daemon tells Prometheus
     node: the node as its API sees it
     state_file: what it remembers of its membership
 """

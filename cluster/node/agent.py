@@ -6,16 +6,17 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
 
 from cluster.agent.state_file import StateFile
-from cluster.agent.worker import Worker
+from cluster.agent.worker import Worker, WorkerStats
+from cluster.api.backend import LocalGossip
 from cluster.ca.tls import TlsContexts
 from cluster.control.keys import ring_digest
-from cluster.dispatch.client import SessionClient
+from cluster.dispatch.client import ClientStats, SessionClient
 from cluster.dispatch.messages import LogRecord, ManagerAddress, Registration
 from cluster.dispatch.peers import Peers
 from cluster.dispatch.session import managers_in
@@ -32,14 +33,14 @@ from cluster.node.state_file import MembershipRecord
 from cluster.runtime.base import RuntimeFailure
 from cluster.runtime.process import ProcessRuntime
 from dataplane.dns.resolv_conf import parse_upstreams
-from dataplane.dns.server import DnsServer, open_listening_sockets
-from dataplane.kernel.driver import KernelDriver
+from dataplane.dns.server import DnsServer, DnsStats, open_listening_sockets
+from dataplane.kernel.driver import KernelDriver, KernelStats
 from dataplane.kernel.listeners import open_ports
 from dataplane.kernel.netns import run_in_namespace
 from dataplane.plan import NodePlan
 from gossip.config import GossipConfig
 from gossip.keyring import KeyState as RingState
-from gossip.peer import GossipKey, Peer, State
+from gossip.peer import GossipKey, Peer, PeerStats, State
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,18 @@ _RING_STATES = {
     KeyState.PRIMARY: RingState.PRIMARY,
     KeyState.RETIRED: RingState.RETIRED,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStats:
+    """What the parts of an agent count."""
+
+    session: ClientStats
+    driver: KernelStats
+    dns: DnsStats
+    gossip: PeerStats | None
+    """None, here and below: a manager has not told the cluster's facts yet."""
+    worker: WorkerStats | None
 
 
 class Agent:
@@ -108,6 +121,8 @@ class Agent:
         self._is_restart = remembered.assignment is not None
         self._members: set[NodeId] = set()
         """Nodes of the cluster, as last told."""
+        self._node_names = _node_names(remembered.info or ClusterInfo(record.cluster))
+        self._network_names = _network_names(remembered.assignment or Assignment())
         self._running = asyncio.Event()
         self.peer: Peer | None = None
         self.worker: Worker | None = None
@@ -180,6 +195,22 @@ class Agent:
         gone = (State.DEAD, State.LEFT)
         return frozenset(NodeId(m.node_id) for m in self.peer.members() if m.state in gone)
 
+    def stats(self) -> AgentStats:
+        """Return what is counted."""
+        return AgentStats(
+            session=self.client.stats(),
+            driver=self.driver.stats(),
+            dns=self._dns.stats(),
+            gossip=None if self.peer is None else self.peer.stats(),
+            worker=None if self.worker is None else self.worker.stats(),
+        )
+
+    def gossip(self) -> LocalGossip | None:
+        """Return what gossip says, and how people call what it speaks of."""
+        if self.peer is None:
+            return None
+        return LocalGossip(self.peer, {**self._network_names, **self._node_names})
+
     # What the session brings (dispatch.client.Agent).
 
     async def informed(self, info: ClusterInfo) -> None:
@@ -198,6 +229,7 @@ class Agent:
         await self._running.wait()
         if self.worker is not None:
             self.worker.set_assignment(assignment)
+        self._network_names = _network_names(assignment)
         self.has_session.set()
 
     async def read_log(self, task: TaskId, options: LogOptions) -> AsyncGenerator[LogRecord]:
@@ -284,7 +316,16 @@ class Agent:
         for gone in self._members - known - {self._record.node}:
             self.peer.mark_left(gone)
         self._members = known
+        self._node_names = _node_names(info)
         self.worker.set_cluster_info(info)
+
+
+def _node_names(info: ClusterInfo) -> dict[str, str]:
+    return {node.id: node.hostname for node in info.nodes}
+
+
+def _network_names(assignment: Assignment) -> dict[str, str]:
+    return {network.id: network.spec.name for network in assignment.networks.values()}
 
 
 async def _first_plan(worker: Worker) -> None:

@@ -46,6 +46,8 @@ class NodeConfig:
     hostname: str = field(default_factory=socket.gethostname)
     profile: Profile = Profile.LAN
     gossip_port: int = GOSSIP_PORT
+    metrics_listen: tuple[str, int] | None = None
+    """Where anybody may read the metrics; None: only on the API's socket."""
     labels: tuple[tuple[str, str], ...] = ()
     """Engine labels, for placement constraints."""
 

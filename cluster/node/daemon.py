@@ -78,7 +78,10 @@ async def _run(config: NodeConfig) -> None:
     node = Node(config)
     http_log.shorten()
     footprint.after_start()
-    async with serve(node, config.api_socket, group=_group(config)), asyncio.TaskGroup() as group:
+    serving = serve(
+        node, config.api_socket, group=_group(config), metrics_listen=config.metrics_listen
+    )
+    async with serving, asyncio.TaskGroup() as group:
         living = group.create_task(node.run())
         await stop.wait()
         living.cancel()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -13,7 +14,7 @@ from cluster.api.backend import RaftView, Reachability
 from cluster.ca.certificates import PeerIdentity
 from cluster.ca.tls import TlsContexts
 from cluster.consensus.founding import Bootstrap, Founding, Join
-from cluster.consensus.node import RaftNode
+from cluster.consensus.node import NodeStats, RaftNode
 from cluster.control.liveness import Evidence
 from cluster.dispatch import messages
 from cluster.dispatch.admission import Admission, host_port
@@ -21,15 +22,16 @@ from cluster.dispatch.endpoints import Endpoints
 from cluster.dispatch.logs import LogPages
 from cluster.dispatch.messages import LogRecord, ManagerAddress
 from cluster.dispatch.peers import Peers
-from cluster.dispatch.port import ControlPort
+from cluster.dispatch.port import ControlPort, PortStats
 from cluster.dispatch.requests import LogQuery, SightingReport
-from cluster.dispatch.server import SessionServer
+from cluster.dispatch.server import ServerStats, SessionServer
 from cluster.model.errors import ClusterError, Unavailable
 from cluster.model.ids import NodeId, TaskId
 from cluster.model.logs import LogOptions
 from cluster.node.founding import data_key, forget_bootstrap, load_bootstrap
 from cluster.node.leader import Leader
 from cluster.node.state_file import MembershipRecord
+from cluster.state.snapshot import Snapshot
 from cluster.store.proposer import Proposer
 from cluster.store.replica import Replica
 
@@ -39,6 +41,16 @@ RAFT_DIRECTORY = "raft"
 RAFT_JOIN_RETRY_S = 0.5
 MAX_LOG_TASKS = 1000
 """Tasks whose output one request may read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerStats:
+    """What the parts of a manager count, and the state that it has."""
+
+    raft: NodeStats
+    port: PortStats
+    sessions: ServerStats
+    state: Snapshot
 
 
 class Manager:
@@ -133,6 +145,15 @@ class Manager:
                 self.ready.set()
         finally:
             await self._port.close()
+
+    def stats(self) -> ManagerStats:
+        """Return what is counted."""
+        return ManagerStats(
+            raft=self.raft.stats(),
+            port=self._port.stats(),
+            sessions=self.sessions.stats(),
+            state=self.replica.snapshot(),
+        )
 
     def raft_view(self) -> RaftView:
         """Return the consensus group as this manager sees it."""

@@ -20,12 +20,14 @@ from cluster.api.backend import (
     EngineFacts,
     InitRequest,
     JoinRequest,
+    LocalGossip,
     LocalState,
     ManagerPeer,
     Membership,
     RaftView,
     TaskLogLine,
 )
+from cluster.api.exposition import Family
 from cluster.ca.certificates import CertificateRequest, new_request
 from cluster.ca.files import CertificateDirectory
 from cluster.ca.tokens import new_token
@@ -39,6 +41,8 @@ from cluster.model.node import Role
 from cluster.node import addresses, facts, founding, state_file
 from cluster.node.config import NodeConfig
 from cluster.node.member import Member
+from cluster.node.metrics.catalogue import families
+from cluster.node.metrics.process import read_process
 from cluster.node.state_file import MembershipRecord
 from cluster.runtime.base import LogLine
 from cluster.state.changes import Change
@@ -164,6 +168,18 @@ class Node:
         """See `Backend`."""
         member = self._member
         return member.manager.raft_view() if member and member.manager else RaftView()
+
+    def gossip(self) -> LocalGossip | None:
+        """See `Backend`."""
+        member = self._member
+        return None if member is None or member.agent is None else member.agent.gossip()
+
+    def metrics(self) -> list[Family]:
+        """See `Backend`."""
+        member = self._member
+        agent = None if member is None or member.agent is None else member.agent.stats()
+        manager = None if member is None or member.manager is None else member.manager.stats()
+        return families(read_process(), agent, manager)
 
     async def swarm_init(self, request: InitRequest) -> NodeId:
         """See `Backend`."""

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp.test_utils import TestClient, TestServer
 
 from cluster.api.events import Events
+from cluster.api.metrics import Requests
 from cluster.api.server import make_app
 from tests.unit.api.memory_backend import MemoryBackend
 
@@ -66,7 +67,7 @@ class Caller:
 async def serving(backend: MemoryBackend) -> AsyncGenerator[Caller]:
     """Serve a node's API on the loopback interface."""
     events = Events(backend)
-    async with TestClient(TestServer(make_app(backend, events))) as client:
+    async with TestClient(TestServer(make_app(backend, events, Requests()))) as client:
         yield Caller(client, events)
 
 

@@ -16,6 +16,7 @@ from cluster.api.backend import (
     EngineFacts,
     InitRequest,
     JoinRequest,
+    LocalGossip,
     LocalState,
     ManagerPeer,
     Membership,
@@ -23,6 +24,7 @@ from cluster.api.backend import (
     Reachability,
     TaskLogLine,
 )
+from cluster.api.exposition import Family, Kind, Metric, collect
 from cluster.control.keys import first_keys
 from cluster.model.cluster import Cluster, JoinTokens
 from cluster.model.errors import Unavailable
@@ -64,6 +66,7 @@ class MemoryBackend:
         self.meanwhile: Sequence[Change] = ()
         """What somebody else changes before the next proposal, once."""
         self.joined: list[JoinRequest] = []
+        self.local_gossip: LocalGossip | None = None
         self._proposer = Proposer(LocalConsensus(self.replica))
         self._membership = Membership()
         self._hostname = hostname
@@ -116,6 +119,14 @@ class MemoryBackend:
         if self._membership.node is None:
             return RaftView()
         return RaftView(self._membership.node, {self._membership.node: Reachability.REACHABLE})
+
+    def gossip(self) -> LocalGossip | None:
+        return self.local_gossip
+
+    def metrics(self) -> list[Family]:
+        return collect(
+            [Metric(Kind.GAUGE, "memory_hostname_length", "Of it.", len)], self._hostname
+        )
 
     async def swarm_init(self, request: InitRequest) -> NodeId:
         node_id = NodeId(new_id(self._rng))

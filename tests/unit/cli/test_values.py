@@ -31,6 +31,20 @@ def test_sizes(text: str, size: int) -> None:
     assert values.size_bytes(text) == size
 
 
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("127.0.0.1:9323", ("127.0.0.1", 9323)), ("[::1]:1", ("::1", 1)), ("m1:65535", ("m1", 65535))],
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert values.host_and_port(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "9323", ":9323", "m1:", "m1:0", "m1:65536", "::1:80", "a:b"])
+def test_no_addresses(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        values.host_and_port(text)
+
+
 def test_no_sizes_and_no_cpus() -> None:
     for text in ("", "M", "-1", "1x"):
         with pytest.raises(click.BadParameter):

@@ -1,0 +1,161 @@
+"""`hivewire gossip`: what this node believes of the others, whatever the managers say."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from cluster.cli.client import segment
+from cluster.cli.document import Document
+from cluster.cli.options import client, format_option
+from cluster.cli.output import Table, ago, duration, show
+
+_API = "/hivewire/gossip"
+_MEMBERS = {
+    "Node": "NODE", "State": "STATE", "Since": "SINCE", "From": "FROM", "Address": "ADDRESS",
+    "RoundTrip": "RTT", "Incarnation": "INCARNATION",
+}  # fmt: skip
+_LOGS = {
+    "Scope": "TABLE", "Owner": "OWNER", "Version": "VERSION", "Records": "RECORDS",
+    "Deleted": "DELETED", "Size": "SIZE", "Visible": "VISIBLE", "Written": "WRITTEN",
+}  # fmt: skip
+_RECORDS = {
+    "Owner": "OWNER", "Key": "KEY", "Version": "VERSION", "State": "STATE", "Size": "SIZE",
+    "Written": "WRITTEN",
+}  # fmt: skip
+_KEYS = {"ID": "ID", "State": "STATE", "Opened": "PACKETS OPENED"}
+_RTT = {"Node": "NODE", "RoundTrip": "RTT", "Path": "PATH", "State": "STATE", "Address": "ADDRESS"}
+
+
+@click.group()
+def gossip() -> None:
+    """Show what this node knows through gossip; on workers too."""
+
+
+@gossip.command()
+@format_option
+def members(style: str) -> None:
+    """List who is alive, since when and on whose word; `*` marks this node."""
+    found = client().get(f"{_API}/members").items()
+    show(Table(_MEMBERS, [_member(item) for item in found]), style)
+
+
+@gossip.command()
+@click.argument("table", default="")
+@format_option
+def tables(table: str, style: str) -> None:
+    """List what each node publishes in each table, or all records of one (a network's id or name).
+
+    What is not visible is kept, and counts again when its owner is back.
+    """
+    daemon = client()
+    if table:
+        found = daemon.get(f"{_API}/tables/{segment(table)}").items()
+        show(Table(_RECORDS, [_record(item) for item in found]), style)
+    else:
+        found = daemon.get(f"{_API}/tables").items()
+        show(Table(_LOGS, [_log(item) for item in found]), style)
+
+
+@gossip.command()
+@format_option
+def keys(style: str) -> None:
+    """List the keys that this node holds; `hivewire swarm keys` asks the managers."""
+    found = client().get(f"{_API}/keys").items()
+    rows = [
+        {
+            "ID": str(item.number("ID")),
+            "State": item.text("State").capitalize(),
+            "Opened": str(item.number("Opened")),
+        }
+        for item in found
+    ]
+    show(Table(_KEYS, rows), style)
+
+
+@gossip.command()
+@format_option
+def rtt(style: str) -> None:
+    """List the round trips to the others, shortest first, smoothed as the probes measure them."""
+    found = [i for i in client().get(f"{_API}/members").items() if not i.flag("Self")]
+    found.sort(key=lambda item: (_round_trip_s(item) is None, _round_trip_s(item) or 0.0))
+    rows = [
+        {**_member(item), "Path": "Relay only" if item.flag("RelayOnly") else "Direct"}
+        for item in found
+    ]
+    show(Table(_RTT, rows), style)
+
+
+def _member(item: Document) -> dict[str, str]:
+    is_own_word = item.text("From") == item.text("ID")
+    return {
+        "ID": item.text("ID"),
+        "Node": _name(item, "Name", "ID") + (" *" if item.flag("Self") else ""),
+        "State": _state(item),
+        "Since": ago(item.text("Since")),
+        "From": "Itself" if is_own_word else _name(item, "FromName", "From"),
+        "Address": item.text("Address"),
+        "DataAddress": item.text("DataAddress"),
+        "RoundTrip": _round_trip(item),
+        "Incarnation": str(item.number("Incarnation")),
+        "Epoch": str(item.number("Epoch")),
+        "Self": str(item.flag("Self")).lower(),
+        "RelayOnly": str(item.flag("RelayOnly")).lower(),
+    }
+
+
+def _state(item: Document) -> str:
+    state = item.text("State").capitalize()
+    if item.text("SuspicionEnds"):
+        ends = datetime.fromisoformat(item.text("SuspicionEnds"))
+        left_s = max(0.0, (ends - datetime.now(UTC)).total_seconds())
+        return f"{state} (dead in {duration(left_s).lower()})"
+    return f"{state} (relay only)" if item.flag("RelayOnly") else state
+
+
+def _log(item: Document) -> dict[str, str]:
+    return {
+        "ID": item.text("Scope"),
+        "Scope": item.text("ScopeName"),
+        "Owner": _name(item, "OwnerName", "Owner"),
+        "OwnerID": item.text("Owner"),
+        "Version": str(item.number("Version")),
+        "CollectedVersion": str(item.number("CollectedVersion")),
+        "Records": str(item.number("Records")),
+        "Deleted": str(item.number("Tombstones")),
+        "Size": f"{item.number('SizeBytes')}B",
+        "Visible": "Yes" if item.flag("Visible") else "No",
+        "Written": ago(item.text("Written")) if item.number("Records") else "",
+        "Epoch": str(item.number("Epoch")),
+        "Attachment": str(item.number("Attachment")),
+    }
+
+
+def _record(item: Document) -> dict[str, str]:
+    state = "Visible" if item.flag("Visible") else "Hidden"
+    return {
+        "ID": item.text("Key"),
+        "Owner": _name(item, "OwnerName", "Owner"),
+        "OwnerID": item.text("Owner"),
+        "Key": item.text("Key"),
+        "Version": str(item.number("Version")),
+        "State": "Deleted" if item.flag("Deleted") else state,
+        "Size": f"{item.number('SizeBytes')}B",
+        "Written": ago(item.text("Written")),
+    }
+
+
+def _name(item: Document, name: str, identifier: str) -> str:
+    """Return a node's name; its id while no manager has told the name."""
+    return item.text(name) or item.text(identifier)
+
+
+def _round_trip_s(item: Document) -> float | None:
+    value = item.get("RoundTripSeconds")
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _round_trip(item: Document) -> str:
+    seconds = _round_trip_s(item)
+    return "-" if seconds is None else f"{seconds * 1000:.2f}ms"
