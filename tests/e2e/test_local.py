@@ -29,6 +29,7 @@ from tests.e2e.lab import (
 
 pytestmark = [needs_namespaces, pytest.mark.timeout(180)]
 PORT = 8080
+BAD_PACKETS = 'hivewire_gossip_packets_bad_total{reason="malformed"}'
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,15 @@ def test_junk_at_a_port_is_dropped(layout: Layout, port: int) -> None:
         connection.close()
 
     assert "Traceback" not in layout.log(node).read_text()
+    wait_until("junk is counted", lambda: metric(layout, node, BAD_PACKETS) >= 4)
     wait_until("all replicas answer", lambda: has_all(layout, node))
+
+
+def metric(layout: Layout, node: LocalNode, name: str) -> float:
+    """Return a metric's value, as the node tells it now."""
+    text = Api(layout.socket(node)).call("GET", "/metrics").decode()
+    (line,) = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+    return float(line.rpartition(" ")[2])
 
 
 def test_down_leaves_nothing_after_a_kill_of_everything() -> None:
@@ -173,6 +182,29 @@ def _processes_of(directory: Path) -> list[int]:
 def test_second_cluster_in_the_same_place_is_refused(layout: Layout) -> None:
     with pytest.raises(ClusterError, match="a local cluster runs in"):
         start(layout.directory, managers=1, workers=0, progress=lambda _: None)
+
+
+def test_a_worker_tells_what_it_knows(layout: Layout) -> None:
+    worker = layout.nodes[1]
+
+    def gossip(*arguments: str) -> list[dict[str, str]]:
+        host = f"unix://{layout.socket(worker)}"
+        shown = subprocess.run(
+            [sys.executable, "-m", "cluster.cli.main", "-H", host, "gossip", *arguments,
+             "--format", "json"],
+            check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+        return [json.loads(line) for line in shown.splitlines()]
+
+    states = {member["Node"]: member["State"] for member in gossip("members")}
+    assert states == {"w1 *": "Alive", "m1": "Alive"}
+    published = {(log["Scope"], log["Owner"]) for log in gossip("tables") if log["Records"] != "0"}
+    assert {("ingress", "m1"), ("ingress", "w1")} <= published
+    assert {record["State"] for record in gossip("tables", "ingress")} <= {"Visible", "Deleted"}
+    assert [key["State"] for key in gossip("keys")] == ["Primary"]
+    assert [peer["Path"] for peer in gossip("rtt")] == ["Direct"]
+    assert metric(layout, worker, 'hivewire_gossip_members{state="alive"}') == 2
+    assert metric(layout, worker, "hivewire_session_connected") == 1
 
 
 def test_cli_shows_the_cluster(layout: Layout) -> None:
