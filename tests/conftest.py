@@ -1,10 +1,15 @@
-"""What all suites share: in CI as root, a skip is a failure."""
+"""What all suites share: a slow machine is no failure; in CI as root, a skip is one."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from hypothesis import settings
+
+# A deadline measures what else the machine has to do: pytest's time-out finds what hangs.
+settings.register_profile("hivewire", deadline=None)
+settings.load_profile("hivewire")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
