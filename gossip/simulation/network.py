@@ -105,6 +105,10 @@ class SimNetwork:
         """Called after every step of a node."""
         self.on_event: Callable[[Node, Event], None] | None = None
         """Called with every event of a node."""
+        self.on_packet: Callable[[Node, bytes], None] | None = None
+        """Called with every datagram that a node takes."""
+        self.workers: set[str] = set()
+        """Nodes whose certificates are no manager's; before they are added."""
         self._clock = Clock()
         self._seed_nodes = seed_nodes
         self._by_address: dict[Address, Node] = {}
@@ -264,7 +268,7 @@ class SimNetwork:
             data_address="10.1.0.1",
             config=self.config,
             keys=KEYS,
-            identity=AUTHORITY.identity(name),
+            identity=AUTHORITY.identity(name, is_manager=name not in self.workers),
             rng=Random(self.rng.getrandbits(64)),  # noqa: S311 - as above
             wall_offset_s=UNIX_S,
             codec=ObjectCodec if self.mode is Mode.OBJECTS else SealedCodec,
@@ -376,6 +380,8 @@ class SimNetwork:
         # Hashes of numbers do not depend on the process, unlike those of text.
         self._trace = hash((self._trace, now, node.number, len(data)))
         node.heard_from = self._by_address[source].name
+        if self.on_packet is not None:
+            self.on_packet(node, data)
         node.machine.receive_datagram(data, source, now=now)
         self._flush(node)
 

@@ -1,0 +1,101 @@
+"""A worker that holds the gossip key and a valid certificate changes nothing but its own rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from gossip.events import EpochRaised, Event, Removed
+from gossip.wire import State
+from tests.sim.gossip_liar import NAME, Liar
+from tests.sim.gossip_network import SEEDS, Mode, Node, SimNetwork
+
+_SCOPE = "net"
+_ATTACKS = 60
+
+
+class _World:
+    """Honest nodes, a liar among them, and what must stay as it is."""
+
+    def __init__(self, seed: int) -> None:
+        rng = Random(seed)
+        self.net = net = SimNetwork(rng.randint(3, 6), seed=seed, mode=Mode.BYTES)
+        net.workers |= {NAME, "n2"}
+        net.add(NAME)
+        self.truth: dict[tuple[str, str], bytes] = {}
+        self.alarms: Counter[str] = Counter()
+        for name in net.nodes:
+            net.attach(name, _SCOPE)
+            net.publish(name, _SCOPE, "key", name.encode())
+            self.truth[name, "key"] = name.encode()
+        net.attach("n1", "elsewhere")
+        assert net.run(10, lambda: net.all_alive() and self.agrees())
+        net.run(2)
+        self.addresses = {n.name: n.machine.me.address for n in self.honest}
+        self.epochs = {n.name: n.machine.me.epoch for n in self.honest}
+        self.liar = Liar(net, rng, _SCOPE)
+        net.on_event = self._note
+
+    @property
+    def honest(self) -> list[Node]:
+        return [node for node in self.net.up if node.name != NAME]
+
+    def agrees(self) -> bool:
+        return all(self._seen(node) == self._expected() for node in self.honest)
+
+    def check(self) -> None:
+        """Check that what honest nodes believe of honest nodes is as it was."""
+        for node in self.honest:
+            assert self._seen(node) == self._expected()
+            assert self.net.seen(node.name, "elsewhere") == {}
+            assert (NAME, "future") not in self.net.seen(node.name, _SCOPE)
+            views = {view.node_id: view for view in node.machine.members()}
+            assert set(views) == {*self.epochs, NAME}
+            for name, epoch in self.epochs.items():
+                assert views[name].state in {State.ALIVE, State.SUSPECT}
+                assert views[name].epoch == epoch
+                assert (views[name].address, views[name].port) == self.addresses[name]
+        assert not self.alarms
+
+    def _expected(self) -> dict[tuple[str, str], bytes]:
+        return {place: value for place, value in self.truth.items() if place[0] != NAME}
+
+    def _seen(self, node: Node) -> dict[tuple[str, str], bytes]:
+        seen = self.net.seen(node.name, _SCOPE)
+        return {place: value for place, value in seen.items() if place[0] != NAME}
+
+    def _note(self, node: Node, event: Event) -> None:
+        if isinstance(event, EpochRaised | Removed) and node.name != NAME:
+            self.alarms[type(event).__name__] += 1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_liar_changes_nothing_but_its_own_rows(seed: int) -> None:
+    world = _World(seed)
+    net, rng = world.net, Random(seed)
+    for _ in range(_ATTACKS):
+        world.liar.attack()
+        net.run(rng.expovariate(10))
+        world.check()
+    for node in world.honest:
+        value = b"new " + node.name.encode()
+        net.publish(node.name, _SCOPE, "key", value)
+        world.truth[node.name, "key"] = value
+
+    assert net.run(20, world.agrees, every_s=0.1)
+    assert sum(node.machine.counters.refused_forged for node in world.honest) > 0
+
+
+def test_one_accuser_is_not_enough_however_often_it_speaks() -> None:
+    world = _World(1)
+    net = world.net
+    (victim, *_) = world.honest
+    for _ in range(300):
+        me = victim.machine.me
+        for node in world.honest:
+            if node is not victim:
+                world.liar.tell(node, world.liar.accuse(me))
+        net.run(0.1)
+        world.check()
