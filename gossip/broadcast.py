@@ -82,6 +82,10 @@ class _Tiers:
         taken: list[_Item] = []
         misfits = 0
         for tier in self._tiers:
+            if not tier:
+                continue
+            if room <= 0 or misfits >= _MISFITS_MAX:
+                break
             passed: list[_Item] = []
             while tier and room > 0 and misfits < _MISFITS_MAX:
                 item = tier.popleft()
@@ -94,7 +98,8 @@ class _Tiers:
                 room -= len(item.data)
                 out.append(item.data)
                 taken.append(item)
-            tier.extendleft(reversed(passed))
+            if passed:
+                tier.extendleft(reversed(passed))
         for item in taken:
             self._put_back(item)
         return room

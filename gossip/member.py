@@ -61,19 +61,19 @@ class MemberTable:
         """Grows with every change."""
         self._members: dict[str, Member] = {}
         self._tags: dict[bytes, str] = {}
-        self._live: list[str] | None = None
         self._places: dict[Address, list[str]] | None = None
-        self._live_count = 0
+        self._live: list[str] = []
+        self._gone: dict[str, Member] = {}
 
     @property
     def has_live(self) -> bool:
         """Whether any member is up."""
-        return self._live_count > 0
+        return bool(self._live)
 
     @property
     def has_dead(self) -> bool:
         """Whether any member is not up."""
-        return self._live_count < len(self._members)
+        return bool(self._gone)
 
     def __len__(self) -> int:
         return len(self._members)
@@ -95,9 +95,10 @@ class MemberTable:
         return list(self._members.values())
 
     def live(self) -> list[str]:
-        """Return the ids of the members that are up, suspects included; do not change the list."""
-        if self._live is None:
-            self._live = [m.node_id for m in self._members.values() if m.is_live]
+        """Return the ids of the members that are up, suspects included; do not change the list.
+
+        It does not change by itself: a change of members makes another.
+        """
         return self._live
 
     def live_at(self, address: Address) -> list[str]:
@@ -107,6 +108,10 @@ class MemberTable:
             for node_id in self.live():
                 self._places.setdefault(self._members[node_id].record.address, []).append(node_id)
         return self._places.get(address, [])
+
+    def gone(self) -> list[Member]:
+        """Return the members that are not up."""
+        return list(self._gone.values())
 
     def judge_record(self, record: NodeRecord) -> Verdict:
         """Tell what `put_record` would do with a member's own word."""
@@ -125,7 +130,7 @@ class MemberTable:
         held = self._members.get(record.node_id)
         if held is None:
             self._members[record.node_id] = Member(record, State.ALIVE, None, now)
-            self._live_count += 1
+            self._live = [*self._live, record.node_id]
             self._tags[sender_tag(record.node_id)] = record.node_id
             self._changed()
             return Verdict.NEW
@@ -167,22 +172,29 @@ class MemberTable:
 
     def forget_before(self, then: float) -> list[str]:
         """Forget the members that have been DEAD or LEFT since before `then`; return their ids."""
-        old = [m.node_id for m in self._members.values() if not m.is_live and m.since < then]
+        old = [m.node_id for m in self._gone.values() if m.since < then]
         for node_id in old:
             del self._members[node_id]
             del self._tags[sender_tag(node_id)]
+            del self._gone[node_id]
         if old:
             self._changed()
         return old
 
     def _set(self, member: Member, state: State, claim: Claim | None) -> None:
-        self._live_count -= member.is_live
+        was_live = member.is_live
         member.state, member.claim = state, claim
-        self._live_count += member.is_live
+        if member.is_live and not was_live:
+            self._live = [*self._live, member.node_id]
+            del self._gone[member.node_id]
+        elif was_live and not member.is_live:
+            self._live = self._live.copy()
+            self._live.remove(member.node_id)
+            self._gone[member.node_id] = member
 
     def _changed(self) -> None:
         self.version += 1
-        self._live = self._places = None
+        self._places = None
 
 
 def _order(r: NodeRecord) -> tuple[object, ...]:

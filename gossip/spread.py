@@ -137,7 +137,7 @@ class Spread:
         if scope != NODES or not self._members.has_dead:
             return set()
         then = now - self._config.gossip_to_dead_s
-        dead = [m for m in self._members.all() if m.state is State.DEAD and m.since > then]
+        dead = [m for m in self._members.gone() if m.state is State.DEAD and m.since > then]
         return {member.node_id for member in dead}
 
 

@@ -25,6 +25,8 @@ class Node:
     """How long it is busy with one packet: an inbox is never processed in zero time."""
     is_up: bool = True
     is_paused: bool = False
+    is_blocked: bool = False
+    """Its timers go on, but it neither sends nor takes anything."""
     side: int = 0
     """Of a partition: nodes of different sides do not hear each other."""
     scopes: set[str] = field(default_factory=set[str])
@@ -35,11 +37,14 @@ class Node:
     heard_from: str = ""
     """Who sent the packet that it took last."""
     inbox: deque[tuple[bytes, Address]] = field(default_factory=deque[tuple[bytes, Address]])
+    outbox: list[tuple[bytes, Address]] = field(default_factory=list[tuple[bytes, Address]])
+    """What waits while it is blocked."""
 
     def begin(self, machine: Machine, epoch: int) -> None:
         """Begin a new life."""
         self.machine, self.epoch = machine, epoch
-        self.is_up, self.is_paused, self.is_serving = True, False, False
+        self.is_up, self.is_paused, self.is_blocked, self.is_serving = True, False, False, False
         self.alarm_at, self.busy_until = NEVER, 0.0
         self.inbox.clear()
+        self.outbox.clear()
         self.scopes.clear()

@@ -1,7 +1,7 @@
 """False alarms while some members are slow: the Lifeguard paper's interval experiment (pure).
 
 Of 128 members, C are blocked for D and run for I, in turn, for 120 s (Dadgar et al. 2017, section
-V-D): blocked, a member neither sends nor serves timers, and its socket goes on to receive. Every
+V-D): what a blocked member sends and receives waits while its timers go on, as in the paper. Every
 time that any member takes a healthy one for dead is a false positive (FP); at a healthy member it
 counts as FP- as well.
 """
@@ -94,13 +94,13 @@ def replay(cell: Cell, config: GossipConfig, *, seed: int, nodes: int = NODES) -
 
 
 def _block(net: SimNetwork, name: str, cell: Cell) -> None:
-    net.pause(name)
+    net.block(name)
     net.at(cell.blocked_s, _then(net, name, cell))
 
 
 def _then(net: SimNetwork, name: str, cell: Cell) -> Callable[[], None]:
     def resume() -> None:
-        net.resume(name)
+        net.unblock(name)
         net.at(cell.normal_s, lambda: _block(net, name, cell))
 
     return resume

@@ -216,6 +216,19 @@ class SimNetwork:
         self._alarm(node)
         self._serve_inbox(node)
 
+    def block(self, name: str) -> None:
+        """Hold back what a node sends and receives; its timers go on."""
+        self.nodes[name].is_blocked = True
+
+    def unblock(self, name: str) -> None:
+        """Let a blocked node send what it held back, and take what it received meanwhile."""
+        node = self.nodes[name]
+        node.is_blocked = False
+        held, node.outbox = node.outbox, []
+        for data, address in held:
+            self._send(node, data, address)
+        self._serve_inbox(node)
+
     def split(self, *groups: Iterable[str]) -> None:
         """Part the network; nodes in no group stay together."""
         for node in self.nodes.values():
@@ -290,7 +303,10 @@ class SimNetwork:
             if self.on_event is not None:
                 self.on_event(node, event)
         for data, address in machine.datagrams_to_send():
-            self._send(node, data, address)
+            if node.is_blocked:
+                node.outbox.append((data, address))
+            else:
+                self._send(node, data, address)
         for push in machine.streams_to_send():
             self._push(node, push)
         self._alarm(node)
@@ -349,7 +365,7 @@ class SimNetwork:
         if not other.is_up:
             return
         now = self._clock.now
-        if other.is_paused or other.inbox or other.busy_until > now:
+        if other.is_paused or other.is_blocked or other.inbox or other.busy_until > now:
             if len(other.inbox) < INBOX_MAX:
                 other.inbox.append((data, node.address))
             self._serve_inbox(other)
@@ -358,7 +374,7 @@ class SimNetwork:
         self._take(other, data, node.address)
 
     def _serve_inbox(self, node: Node) -> None:
-        if node.inbox and not node.is_serving and not node.is_paused:
+        if node.inbox and not (node.is_serving or node.is_paused or node.is_blocked):
             node.is_serving = True
             at = max(self.now, node.busy_until)
             self._clock.at(at, self._serve_next, node, node.machine)
@@ -367,7 +383,7 @@ class SimNetwork:
         if node.machine is not machine:
             return
         node.is_serving = False
-        if node.is_paused or not node.is_up or not node.inbox:
+        if node.is_paused or node.is_blocked or not node.is_up or not node.inbox:
             return
         data, source = node.inbox.popleft()
         node.busy_until = self.now + node.service_s
