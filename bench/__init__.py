@@ -6,14 +6,19 @@ numbers are not is said in each module. Peers come from Debian and are installed
 Modules:
     commit_node: one manager of the commits benchmark
     commits: control plane: committed writes beside etcd
+    convergence: one change to all nodes beside NetworkDB, in virtual time
+    detection_virtual: deaths beside memberlist, in virtual time
+    gossip_idle: packets, hops and repairs of gossip, and the simulator's speed
     idle: memory and processor of an idle daemon
     ingress: a published port beside HAProxy
     lab: two nodes and a client in namespaces
+    lifeguard: false alarms with slow members, in virtual time
     loadgen: closed-loop HTTP clients
     orchestration: from a request until all replicas run
     overlay: an overlay network beside a hand-made VXLAN
     peers: installing and running the peers
     report: printing results
     vip: a virtual IP beside direct connections
+    virtual: simulations over all cores
     web: nginx and wrk
 """

@@ -8,7 +8,18 @@ import sys
 from bench.peers import PeerMissing
 from bench.report import machine, say
 
-NAMES = ("commits", "overlay", "vip", "ingress", "orchestration", "idle")
+NAMES = (
+    "commits",
+    "overlay",
+    "vip",
+    "ingress",
+    "orchestration",
+    "idle",
+    "convergence",
+    "detection_virtual",
+    "gossip_idle",
+    "lifeguard",
+)
 
 
 def main() -> int:

@@ -22,6 +22,7 @@ Modules:
     progress: waiting until a service is as wished
     service: `hivewire service`
     service_spec: command line options -> service spec
+    sim: `hivewire sim`
     swarm: `hivewire swarm`
     system: `hivewire version`, `info`
     task: `hivewire task`, and lists of tasks

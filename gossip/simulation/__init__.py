@@ -2,6 +2,7 @@
 
 What is above in the picture may import what is below. Nothing that serves real nodes imports this.
 
+    scenarios
     convergence | detection | lifeguard | load
     cluster
     network
@@ -18,4 +19,5 @@ Modules:
     load: packets and bytes of idle nodes, hops of an update, repairs
     network: links and their faults, and the nodes at their ends
     objects: packets that are objects
+    scenarios: what can be run by name
 """

@@ -219,7 +219,9 @@ def test_two_nodes_with_one_id_do_not_disturb_others() -> None:
     for node in bystanders:
         assert all(net.states(node)[other] is State.ALIVE for other in bystanders)
     conflicts = twin.machine.counters.identity_conflicts
-    assert 1 <= conflicts + double.machine.counters.identity_conflicts < 200
+    assert (
+        1 <= conflicts + double.machine.counters.identity_conflicts < 5 * 60
+    )  # a storm: thousands
 
 
 def test_idle_traffic_is_small_and_flat() -> None:

@@ -1,0 +1,36 @@
+"""`hivewire sim` plays every scenario, and says with which seed."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from cluster.cli.main import main
+from gossip.simulation.scenarios import SCENARIOS
+
+
+def _run(*arguments: str) -> str:
+    result = CliRunner().invoke(main, ["sim", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+def test_every_scenario_is_played(name: str) -> None:
+    assert "seed 3, 5 nodes, trace " in _run(name, "--seed", "3", "--nodes", "5")
+
+
+def test_a_seed_gives_the_same_output_in_either_mode() -> None:
+    objects = _run("death", "--nodes", "5", "--mode", "objects")
+
+    assert objects == _run("death", "--nodes", "5", "--mode", "bytes")
+    assert objects != _run("death", "--nodes", "5", "--seed", "2")
+
+
+def test_scenarios_are_listed() -> None:
+    listed = _run("--list")
+
+    assert listed == _run()
+    for name, scenario in SCENARIOS.items():
+        assert name in listed
+        assert scenario.summary in listed
