@@ -162,6 +162,22 @@ class Directory:
                     updates.append(self._write(scope, stamp, record.key, record.value, hlc))
         return updates
 
+    def sign_again(self) -> list[str]:
+        """Sign all own records with the key of now, in their place; return their scopes.
+
+        Versions stay, so nothing is sent again: the next heads vouch for what others hold.
+        """
+        found = {
+            scope: self.table.get(scope, self.node_id) for scope in (NODES, *self._attachments)
+        }
+        logs = {scope: log for scope, log in found.items() if log is not None}
+        for scope, log in logs.items():
+            for record in log.after(0):
+                log.set(self._sign(Update(scope, self.node_id, log.stamp, record)).record)
+            log.head = None
+        self.dirty.add(self.node_id)
+        return list(logs)
+
     def attachment(self, owner: str, scope: str) -> int | None:
         """Return the version of a node's attachment to `scope`; None if it is not attached."""
         if owner == self.node_id:

@@ -23,7 +23,7 @@ from dataclasses import replace
 from random import Random
 
 from gossip import report
-from gossip.broadcast import Queues
+from gossip.broadcast import Queues, Rank
 from gossip.codec import Codec, SealedCodec
 from gossip.config import GossipConfig
 from gossip.digest import Summary
@@ -53,6 +53,7 @@ from gossip.trust import Trust
 from gossip.wire import (
     NODES,
     Address,
+    CertificateOffer,
     Delta,
     DigestEntry,
     InvalidError,
@@ -236,6 +237,19 @@ class Machine:
     def keys(self) -> list[KeyView]:
         """Return the key ring without secrets, oldest key first."""
         return self._keyring.keys()
+
+    def set_identity(self, identity: Identity, *, now: float) -> None:
+        """Go on with a renewed certificate. Raises InvalidError if it is another node's."""
+        certificate = identity.certificate
+        if certificate.node_id != self.me.node_id:
+            raise InvalidError(f"a certificate of node {certificate.node_id}")
+        self._trust.set_identity(identity)
+        name = ("certificate", certificate.node_id)
+        offer = CertificateOffer(certificate.der)
+        self._spread.put(NODES, Rank.SELF, name, offer, now=now)
+        self._membership.renew(now=now)
+        for scope in self._directory.sign_again():
+            self._ledger.plan_head(scope, now=now)
 
     def attach(self, scope: str, *, now: float) -> None:
         """Take part in a scope."""

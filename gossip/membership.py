@@ -114,6 +114,10 @@ class Membership:
             return verdict is Verdict.NEW
         return self._counts(said)
 
+    def renew(self, *, now: float) -> None:
+        """Sign this node's record anew: its certificate is another."""
+        self._refute(self.me.incarnation, now=now)
+
     def take_record(self, record: NodeRecord, source: Address, *, now: float, relay: bool) -> None:
         """Take a member's own word, which came from `source`."""
         if record.node_id == self.me.node_id:

@@ -170,6 +170,11 @@ class Peer:
         """Return the key ring without secrets, oldest key first."""
         return self._machine.keys()
 
+    def set_identity(self, identity: Identity) -> None:
+        """Go on with a renewed certificate. Raises InvalidError if it is another node's."""
+        self._machine.set_identity(identity, now=self._clock())
+        self._flush()
+
     def attach(self, scope: str) -> None:
         """Take part in a scope; nothing happens if this node does already. Raises InvalidError."""
         self._machine.attach(scope, now=self._clock())

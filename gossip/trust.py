@@ -69,6 +69,11 @@ class Trust:
         """This node's certificate."""
         return self._identity.certificate
 
+    def set_identity(self, identity: Identity) -> None:
+        """Sign with another key from now on; the old certificate is kept for what it signed."""
+        self._remember(self.own)
+        self._identity = identity
+
     def certificate(self, fingerprint: bytes) -> Certificate | None:
         """Return a certificate that is known here."""
         if fingerprint == self.own.fingerprint:

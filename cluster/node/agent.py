@@ -167,6 +167,12 @@ class Agent:
             )
             self._running.set()
 
+    def renewed(self, identity: NodeIdentity) -> None:
+        """Sign with a renewed certificate from now on."""
+        self._identity = identity
+        if self.peer is not None:
+            self.peer.set_identity(identity)
+
     async def close(self) -> None:
         """Let go of everything without touching what runs."""
         await self._dns.close()

@@ -155,12 +155,18 @@ class Member:
                 return await manager.admission.renew(identity, csr)
             return await peers.renew([ManagerAddress(n, a) for n, a in self.record.managers], csr)
 
+        def use(_renewed: PeerIdentity) -> None:
+            contexts.reload(self._certificates)
+            credentials, _ = self._certificates.load_at_any_time()
+            if self.agent is not None:
+                self.agent.renewed(self._gossip_identity(credentials))
+
         await keep_renewed(
             self._certificates,
             wished_role=lambda: identity.role,
             changed=asyncio.Event(),
             renew=renew,
-            on_renewed=lambda _: contexts.reload(self._certificates),
+            on_renewed=use,
             clock=self._clock,
             rng=self._rng,
         )

@@ -6,6 +6,7 @@ from random import Random
 
 from gossip.config import GossipConfig
 from gossip.events import MemberView, RecordView
+from gossip.identity import Identity
 from gossip.keyring import GossipKey, KeyState
 from gossip.machine import Machine
 from gossip.memory import MemoryAuthority
@@ -26,6 +27,8 @@ def make_machine(
     cluster_id: str = "c",
     is_manager: bool = True,
     config: GossipConfig | None = None,
+    identity: Identity | None = None,
+    unix_s: float = 0.0,
 ) -> Machine:
     """Return a machine that has started at time 0."""
     machine = Machine(
@@ -35,8 +38,9 @@ def make_machine(
         data_address="10.0.0.1",
         config=config or GossipConfig.lan(),
         keys=KEYS,
-        identity=MemoryAuthority(cluster_id).identity(name, is_manager=is_manager),
+        identity=identity or MemoryAuthority(cluster_id).identity(name, is_manager=is_manager),
         rng=Random(name),
+        wall_offset_s=unix_s,
     )
     machine.start(address(name), now=0.0)
     return machine

@@ -12,6 +12,8 @@ from cluster.model.ids import ClusterId, NodeId
 from cluster.model.node import Role
 from cluster.node.identity import NodeIdentity
 from gossip.identity import CERTIFICATE_BYTES_MAX, SIGNATURE_BYTES, ForeignCertificateError
+from gossip.wire import InvalidError
+from tests.unit.gossip.pair import exchange, make_machine, meet, records
 
 NOW = 1_700_000_000.0
 CLUSTER = ClusterId("c" * 25)
@@ -95,3 +97,27 @@ def test_junk_is_foreign(junk: bytes | int) -> None:
         junk = der[:junk] + bytes([der[junk] ^ 1]) + der[junk + 1 :]
     with pytest.raises(ForeignCertificateError):
         A.read_certificate_untrusted(junk)
+
+
+def test_machines_believe_real_signatures_and_a_renewed_certificate() -> None:
+    a, b = (
+        make_machine(i.certificate.node_id, cluster_id=CLUSTER, identity=i, unix_s=NOW)
+        for i in (A, B)
+    )
+    for machine in (a, b):
+        machine.attach("net", now=0.0)
+        machine.publish("net", "key", b"1", now=0.0)
+    meet(a, b)
+    renewed = _identity("a")
+    a.set_identity(renewed, now=0.5)
+    a.publish("net", "key", b"2", now=0.5)
+    for now in (0.7, 1.5, 2.5):
+        for machine in (a, b):
+            machine.handle_timer(now=now)
+        exchange(a, b, now=now)
+
+    expected = {("a" * 25, "key"): b"2", ("b" * 25, "key"): b"1"}
+    assert records(a, "net") == records(b, "net") == expected
+    assert b.counters.refused_forged == 0
+    with pytest.raises(InvalidError):
+        a.set_identity(B, now=3.0)
