@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from gossip.keyring import SEAL_OVERHEAD_BYTES, Keyring
 from gossip.message import PACK_OVERHEAD_BYTES, encode, pack, unpack_untrusted
-from gossip.wire import Message
+from gossip.wire import Address, Message
 
 PACKET_OVERHEAD_BYTES = SEAL_OVERHEAD_BYTES + PACK_OVERHEAD_BYTES
 """Most that a datagram holds besides its messages."""
@@ -54,7 +54,7 @@ class Codec(Protocol):
         """Return a packet of encoded messages."""
         ...
 
-    def open_untrusted(self, packet: bytes, *, is_stream: bool) -> Received:
+    def open_untrusted(self, packet: bytes, *, source: Address, is_stream: bool) -> Received:
         """Return what a packet says, or raise RejectedPacketError or MalformedPacketError."""
         ...
 
@@ -73,7 +73,7 @@ class SealedCodec:
         """Return the sealed packet."""
         return self._keyring.seal(pack(messages))
 
-    def open_untrusted(self, packet: bytes, *, is_stream: bool) -> Received:
+    def open_untrusted(self, packet: bytes, *, source: Address, is_stream: bool) -> Received:
         """Return what a packet says, or raise MalformedPacketError."""
-        opened = self._keyring.open_untrusted(packet, is_stream=is_stream)
+        opened = self._keyring.open_untrusted(packet, source=source, is_stream=is_stream)
         return _Body(opened.sender, opened.epoch, unpack_untrusted(opened.body))

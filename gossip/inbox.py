@@ -68,7 +68,7 @@ class Inbox:
         """Take a sealed packet; tell whether it was one of this cluster's."""
         self._counters.bytes_in += len(data)
         try:
-            packet = self._codec.open_untrusted(data, is_stream=is_stream)
+            packet = self._codec.open_untrusted(data, source=source, is_stream=is_stream)
         except RejectedPacketError as exc:
             self._refuse(exc.reason, now=now)
             return False

@@ -6,6 +6,10 @@ epoch), so a plain counter is a safe nonce: no two nodes, and no two lives of on
 The header carries the whole epoch, not its low half, because the receiver needs it to derive the
 key before it knows the sender. Header and cluster id are authenticated with the body.
 
+A sender has two windows against replays, one for what comes from where it says it is, one for what
+comes from elsewhere: whoever holds the key can seal in another's name, and with one window could
+spend all of another's counters, so that nobody would listen to it any more.
+
 Invariants:
     a (key, sender, epoch) never seals two bodies with one counter;
     a datagram is opened at most once while its sender's window is remembered;
@@ -17,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, TypeVar
@@ -27,7 +31,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from gossip.wire import InvalidError, MalformedPacketError
+from gossip.wire import Address, InvalidError, MalformedPacketError
 
 SEAL_OVERHEAD_BYTES = 29 + 16
 """What sealing adds to a body: header and tag."""
@@ -41,6 +45,7 @@ _VERSION = 1
 _KEY_BYTES_MIN = 16
 _WINDOW_BITS = 1024
 """Datagrams older than this many are taken for replays."""
+_NOWHERE: Address = ("", 0)
 _SENDERS_MAX = 8192
 """Replay windows and derived keys remembered; the least recently used goes first."""
 
@@ -156,7 +161,9 @@ class Keyring:
         self._opened: dict[int, int] = {}
         self._primary = 0
         self._ciphers: OrderedDict[tuple[int, bytes, int], AESGCM] = OrderedDict()
-        self._windows: OrderedDict[tuple[bytes, int], _Window] = OrderedDict()
+        self._windows: OrderedDict[tuple[bytes, int, bool], _Window] = OrderedDict()
+        self.home_of: Callable[[bytes], Address | None] = lambda _tag: None
+        """Returns where the bearer of a tag says that it sends from."""
         self._sealer: AESGCM
         self.set_keys(keys)
 
@@ -205,7 +212,7 @@ class Keyring:
         """Return the key of that id, which the ring has. Raises KeyError."""
         return self._keys[key_id].key
 
-    def check_untrusted(self, ticket: Ticket, *, is_stream: bool) -> None:
+    def check_untrusted(self, ticket: Ticket, *, source: Address, is_stream: bool) -> None:
         """Raise RejectedPacketError unless this ring may open a packet with this header."""
         key_id, sender, epoch, counter = ticket
         if key_id not in self._keys:
@@ -213,17 +220,20 @@ class Keyring:
             raise RejectedPacketError(Rejected.NEWER_KEY if is_newer else Rejected.UNKNOWN_KEY)
         if sender == self._tag and epoch == self._epoch:
             raise RejectedPacketError(Rejected.OWN)
-        if not is_stream:
-            window = self._windows.get((sender, epoch))
+        if is_stream:
+            return
+        is_home = self.home_of(sender) == source
+        for place in (True,) if is_home else (True, False):
+            window = self._windows.get((sender, epoch, place))
             if window is not None and not window.is_fresh(counter):
                 raise RejectedPacketError(Rejected.REPLAYED)
 
-    def note(self, ticket: Ticket, *, is_stream: bool) -> None:
+    def note(self, ticket: Ticket, *, source: Address, is_stream: bool) -> None:
         """Take note of an authentic packet; a datagram is not opened again."""
         self._opened[ticket[0]] += 1
         if is_stream:
             return
-        life = ticket[1:3]
+        life = (ticket.sender, ticket.epoch, self.home_of(ticket.sender) == source)
         window = self._windows.get(life)
         if window is None:
             window = _Window()
@@ -232,7 +242,9 @@ class Keyring:
             self._windows.move_to_end(life)
         window.note(ticket[3])
 
-    def open_untrusted(self, packet: bytes, *, is_stream: bool = False) -> Opened:
+    def open_untrusted(
+        self, packet: bytes, *, source: Address = _NOWHERE, is_stream: bool = False
+    ) -> Opened:
         """Return what `packet` holds, or raise RejectedPacketError.
 
         Frames of a stream may be far behind the datagrams sent meanwhile, and repeating one is
@@ -245,7 +257,7 @@ class Keyring:
         if magic != _MAGIC or version != _VERSION:
             raise RejectedPacketError(Rejected.MALFORMED)
         ticket = Ticket(*fields)
-        self.check_untrusted(ticket, is_stream=is_stream)
+        self.check_untrusted(ticket, source=source, is_stream=is_stream)
         name = ticket[:3]
         cipher = self._ciphers.get(name) or self._derive(*name)
         try:
@@ -254,7 +266,7 @@ class Keyring:
         except InvalidTag as exc:
             raise RejectedPacketError(Rejected.UNAUTHENTIC) from exc
         _remember(self._ciphers, name, cipher)
-        self.note(ticket, is_stream=is_stream)
+        self.note(ticket, source=source, is_stream=is_stream)
         return Opened(ticket.sender, ticket.epoch, body)
 
     def _derive(self, key_id: int, sender: bytes, epoch: int) -> AESGCM:

@@ -115,6 +115,7 @@ class Machine:
             wall_offset_s=wall_offset_s,
         )
         self._members = MemberTable()
+        self._keyring.home_of = self._members.home_of
         self._directory = Directory(
             node_id=node_id,
             epoch=epoch,

@@ -90,6 +90,11 @@ class MemberTable:
         """Return the member whose packets carry `tag`."""
         return self._members.get(self._tags.get(tag, ""))
 
+    def home_of(self, tag: bytes) -> Address | None:
+        """Return where the member whose packets carry `tag` says it is."""
+        member = self.by_tag(tag)
+        return None if member is None else member.record.address
+
     def all(self) -> list[Member]:
         """Return every known member, in the order they became known."""
         return list(self._members.values())

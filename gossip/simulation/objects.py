@@ -12,7 +12,7 @@ from typing import cast
 from gossip.codec import Received
 from gossip.keyring import SEAL_OVERHEAD_BYTES, Keyring, Rejected, RejectedPacketError, Ticket
 from gossip.message import encode
-from gossip.wire import Ack, Message, Ping
+from gossip.wire import Ack, Address, Message, Ping
 
 _SMALL_ARRAY_MAX = 15
 _U16 = 2**16 - 1
@@ -59,15 +59,15 @@ class ObjectCodec:
         packet.messages = [item.message for item in items]
         return packet
 
-    def open_untrusted(self, packet: bytes, *, is_stream: bool) -> Received:
+    def open_untrusted(self, packet: bytes, *, source: Address, is_stream: bool) -> Received:
         """Return what a packet says, or raise RejectedPacketError as real ones do."""
         if not isinstance(packet, Packet):
             raise RejectedPacketError(Rejected.MALFORMED)
         ticket = packet.ticket
-        self._keyring.check_untrusted(ticket, is_stream=is_stream)
+        self._keyring.check_untrusted(ticket, source=source, is_stream=is_stream)
         if packet.secret is not self._keyring.secret(ticket.key_id):
             raise RejectedPacketError(Rejected.UNAUTHENTIC)
-        self._keyring.note(ticket, is_stream=is_stream)
+        self._keyring.note(ticket, source=source, is_stream=is_stream)
         return packet
 
 

@@ -17,13 +17,14 @@ from gossip.wire import (
     NODES,
     InvalidError,
     Message,
+    Ping,
     Record,
     Stamp,
     State,
     Update,
 )
 from tests.unit.gossip.pair import KEYS, address, exchange, make_machine, meet, member, records
-from tests.unit.gossip.stranger import Stranger
+from tests.unit.gossip.stranger import ADDRESS, Stranger
 from tests.unit.gossip.strategies import messages
 
 NEW = GossipKey(2, b"n" * 32, KeyState.PRIMARY)
@@ -274,6 +275,34 @@ def test_update_about_oneself_is_refused() -> None:
     Stranger().tell(a, Update("net", "a", Stamp(2**63, 1), Record("key", 9, 0, b"forged")))
 
     assert records(a, "net") == {("a", "key"): b"1"}
+
+
+def test_nobody_is_silenced_by_packets_sealed_in_its_name() -> None:
+    a, b = make_machine("a"), make_machine("b")
+    for machine in (a, b):
+        machine.attach("net", now=0.0)
+    meet(a, b)
+    again = Stranger("b", b.me.epoch)
+    packets = [again.seal(Ping(7, "a")) for _ in range(2000)]
+    a.receive_datagram(packets[-1], ADDRESS, now=1.0)  # far ahead of the real counter
+    b.publish("net", "key", b"1", now=1.0)
+    b.handle_timer(now=1.1)
+    exchange(a, b, now=1.1)
+
+    assert records(a, "net") == {("b", "key"): b"1"}
+    assert a.counters.replayed == 0
+
+
+def test_a_packet_said_again_from_elsewhere_is_a_replay() -> None:
+    a, b = make_machine("a"), make_machine("b")
+    meet(a, b)
+    b.handle_timer(now=1.0)
+    (packet, *_) = [data for data, to in b.datagrams_to_send() if to == a.me.address]
+    a.receive_datagram(packet, b.me.address, now=1.0)
+    for source in (b.me.address, ADDRESS):
+        a.receive_datagram(packet, source, now=1.0)
+
+    assert a.counters.replayed == 2
 
 
 def test_sleeping_makes_nobody_suspect() -> None:
