@@ -16,6 +16,7 @@ Source: nft(8); architecture, walk ii.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -88,13 +89,30 @@ def render(rules: IngressRules, *, has_egress_hook: bool) -> Rendered:
 
 def full(rendered: Rendered, rotation: int) -> str:
     """Return the commands that make both tables so, whatever they were."""
+    generation = nft.chain_block(nft.generation_chain(rendered.digest), [])
+    return _tables(rendered, rendered.targets, generation, rotation)
+
+
+def build(rendered: Rendered, rotation: int) -> tuple[str, ...]:
+    """Return the transactions that make both tables where there are none."""
+    if len(rendered.targets) <= nft.TARGETS_MAX:
+        return (full(rendered, rotation),)
+    empty = _tables(rendered, (), [], rotation)
+    generation = f"add chain {TABLE_NAME} {nft.generation_chain(rendered.digest)}"
+    parts = nft.additions(_BALANCER, rendered.targets, rotation)
+    return nft.transactions([empty], parts, [generation], parts_max=1)
+
+
+def _tables(
+    rendered: Rendered, targets: Sequence[nft.Target], generation: Sequence[str], rotation: int
+) -> str:
     rules, has_hook = rendered.rules, rendered.has_egress_hook
     table = nft.replace_table(
         TABLE_NAME,
         [
-            *nft.chain_block(nft.generation_chain(rendered.digest), []),
+            *generation,
             *nft.set_block("nodes", "ipv4_addr", _nodes(rules)),
-            *nft.balancer_blocks(_BALANCER, rendered.targets, rotation),
+            *nft.balancer_blocks(_BALANCER, targets, rotation),
             *_hooks(rules, has_egress_hook=has_hook),
         ],
     )
@@ -105,16 +123,17 @@ def full(rendered: Rendered, rotation: int) -> str:
     return table + nft.replace_table(EGRESS_TABLE_NAME, egress)
 
 
-def delta(before: Rendered, after: Rendered, rotation: int) -> str:
-    """Return the commands that lead from one to the other; both have the same base."""
-    commands = [
-        f"delete chain {TABLE_NAME} {nft.generation_chain(before.digest)}",
-        f"add chain {TABLE_NAME} {nft.generation_chain(after.digest)}",
-    ]
+def delta(before: Rendered, after: Rendered, rotation: int) -> tuple[str, ...]:
+    """Return the transactions that lead from one to the other; both have the same base."""
+    commands = [f"delete chain {TABLE_NAME} {nft.generation_chain(before.digest)}"]
     if before.rules.peers != after.rules.peers:
         commands.extend(_changed_peers(before.rules, after))
-    commands.extend(nft.changes(_BALANCER, before.targets, after.targets, rotation))
-    return "\n".join(commands) + "\n"
+    return nft.transactions(
+        commands,
+        nft.changes(_BALANCER, before.targets, after.targets, rotation),
+        [f"add chain {TABLE_NAME} {nft.generation_chain(after.digest)}"],
+        parts_max=nft.TARGETS_MAX,
+    )
 
 
 def remove() -> str:

@@ -5,6 +5,12 @@ A `Target` is one address (or port) that is balanced. It becomes a chain with on
 without backends it becomes an element of a set whose members are rejected. An empty chain named
 after a digest of everything says after a restart whether a table holds what it should.
 
+The kernel commits a transaction without letting others run: thousands of targets at once hold up
+every process on that core for 0.1-0.3 s (measured), this daemon's event loop with them, and their
+parse tree takes tens of MB. So large changes, and large new tables, are several transactions: each
+target changes in one of them as a whole, and the chain that says that the table holds what it
+should is added by the last.
+
 Invariant: `changes(before, after)` applied to a table rendered from `before` gives the table
 rendered from `after` (up to where the turn begins), in one transaction.
 
@@ -22,6 +28,8 @@ from dataclasses import dataclass
 
 from dataplane.kernel.names import GENERATION
 
+TARGETS_MAX = 64
+"""That one transaction adds or changes: about 20 ms of the kernel's time."""
 _LAYOUT = "1"
 """Changes whenever the same plan is written differently: the next version then rewrites tables."""
 
@@ -113,17 +121,58 @@ def balancer_blocks(balancer: Balancer, targets: Sequence[Target], rotation: int
     return blocks
 
 
+def addition(balancer: Balancer, targets: Sequence[Target], rotation: int) -> list[str]:
+    """Return the commands that add new targets to a table that is there."""
+    served = [target for target in targets if target.backends]
+    rejected = [target.key for target in targets if not target.backends]
+    commands = [f"table {balancer.table} {{"] if served else []
+    for target in served:
+        commands.extend(chain_block(target.chain, [target.rule(rotation)]))
+    if served:
+        verdicts = ", ".join(f"{target.key} : goto {target.chain}" for target in served)
+        commands += ["}", f"add element {balancer.table} {balancer.map} {{ {verdicts} }}"]
+    if rejected:
+        elements = ", ".join(rejected)
+        commands.append(f"add element {balancer.table} {balancer.rejected} {{ {elements} }}")
+    return commands
+
+
 def changes(
     balancer: Balancer, before: Sequence[Target], after: Sequence[Target], rotation: int
-) -> list[str]:
-    """Return the commands that lead from `before` to `after`; other targets keep their turn."""
+) -> list[list[str]]:
+    """Return the commands that lead from `before` to `after`, a list for each target that changes.
+
+    The others keep their turn.
+    """
     old = {target.key: target for target in before}
     new = {target.key: target for target in after}
-    commands: list[str] = []
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            commands.extend(_change(balancer, old, new, key, rotation))
-    return commands
+    return [
+        list(_change(balancer, old, new, key, rotation))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def transactions(
+    first: Sequence[str], parts: Sequence[Sequence[str]], last: Sequence[str], parts_max: int
+) -> tuple[str, ...]:
+    """Return transactions of at most `parts_max` parts each: one, if all fit into it.
+
+    first: commands ahead of the first part; last: after the last one.
+    """
+    groups = [parts[at : at + parts_max] for at in range(0, len(parts), parts_max)] or [[]]
+    made = [[command for part in group for command in part] for group in groups]
+    made[0][:0] = first
+    made[-1] += last
+    return tuple("\n".join(commands) + "\n" for commands in made)
+
+
+def additions(balancer: Balancer, targets: Sequence[Target], rotation: int) -> list[list[str]]:
+    """Return `addition` in parts that each are enough for a transaction."""
+    return [
+        addition(balancer, targets[at : at + TARGETS_MAX], rotation)
+        for at in range(0, len(targets), TARGETS_MAX)
+    ]
 
 
 def _change(

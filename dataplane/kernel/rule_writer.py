@@ -1,39 +1,41 @@
 """Writing firewall tables: the sandboxes' and the node's.
 
-A change is written as the difference; where that is refused (somebody flushed the table), or what
-is there is not known, as everything. Sandboxes on the same networks get the same text, computed
-once, and are written several at a time.
+A change is written as the difference, a new table as what it is built of, both in transactions of
+bounded size. Where that is refused (somebody flushed the table), or there is a table and what it
+holds is not known, everything is written in one transaction: then there is no moment without rules.
+Sandboxes on the same networks get the same text, computed once, and are written several at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dataplane.diff import SetRules, SetServices
-from dataplane.kernel import ingress_rules, vip_rules
-from dataplane.kernel.names import sandbox_path
+from dataplane.kernel import ingress_rules, inventory, vip_rules
+from dataplane.kernel.channel import NETLINK_NETFILTER, Channel
+from dataplane.kernel.names import TABLE, sandbox_path
 from dataplane.kernel.netns import run_in_each
 from dataplane.kernel.nftables import Nft, NftError, release_memory
 from dataplane.plan import VirtualService
 from dataplane.state import IngressRules
 
-_LARGE_LENGTH = 16 << 10
-"""Characters of one table's commands from which on memory matters more than waiting."""
+_LARGE_TARGETS = 64
+"""From so many on memory matters more than waiting."""
 _THREADS_MAX = 8
 _THREADS_MAX_LARGE = 2
 
 
 @dataclass(frozen=True, slots=True)
 class _Writing:
-    difference: str
-    """Empty: what is there is not known."""
-    everything: str
-
-    @property
-    def length(self) -> int:
-        return len(self.everything)
+    difference: tuple[str, ...]
+    """Transactions; none: what is there is not known, or nothing."""
+    build: tuple[str, ...]
+    """Transactions that make what is not there."""
+    replace: Callable[[], str]
+    """Returns the one that makes it whatever is there."""
+    is_large: bool
 
 
 class RuleWriter:
@@ -58,11 +60,11 @@ class RuleWriter:
             if key not in known:
                 known[key] = self._writing(operation)
             todo[sandbox_path(self._directory, operation.sandbox)] = known[key]
-        length = max((writing.length for writing in known.values()), default=0)
-        threads_max = _THREADS_MAX if length < _LARGE_LENGTH else _THREADS_MAX_LARGE
+        is_large = any(writing.is_large for writing in known.values())
+        threads_max = _THREADS_MAX_LARGE if is_large else _THREADS_MAX
         errors = run_in_each(todo, lambda path: self._write(todo[path]), threads_max)
         self._forget_all_but({id(operation.after) for operation in operations})
-        if length >= _LARGE_LENGTH:
+        if is_large:
             release_memory()
         by_path = {sandbox_path(self._directory, o.sandbox): o.sandbox for o in operations}
         return {by_path[path]: error for path, error in errors.items()}
@@ -74,34 +76,50 @@ class RuleWriter:
             NftError: the rules were refused; the old ones are in effect.
         """
         self._rotation += 1
-        after = self._rendered_rules(operation.after)
-        difference = ""
+        after, rotation = self._rendered_rules(operation.after), self._rotation
+        difference: tuple[str, ...] = ()
         if operation.before is not None and operation.before.base == operation.after.base:
             before = self._rendered_rules(operation.before)
-            difference = ingress_rules.delta(before, after, self._rotation)
+            difference = ingress_rules.delta(before, after, rotation)
         self._rules = after
-        writing = _Writing(difference, ingress_rules.full(after, self._rotation))
+        writing = _Writing(
+            difference,
+            () if difference else ingress_rules.build(after, rotation),
+            lambda: ingress_rules.full(after, rotation),
+            is_large=len(after.targets) >= _LARGE_TARGETS,
+        )
         self._write(writing)
-        if writing.length >= _LARGE_LENGTH:
+        if writing.is_large:
             release_memory()
 
     def _write(self, writing: _Writing) -> None:
         if writing.difference:
             try:
-                self._nft.run(writing.difference)
+                self._run(writing.difference)
             except NftError:
                 pass  # Somebody changed the table: it is not what we think.
             else:
                 return
-        self._nft.run(writing.everything)
+        elif not _has_table():
+            self._run(writing.build)
+            return
+        self._nft.run(writing.replace())
+
+    def _run(self, transactions: Sequence[str]) -> None:
+        for transaction in transactions:
+            self._nft.run(transaction)
 
     def _writing(self, operation: SetServices) -> _Writing:
-        after = self._rendered(operation.after)
-        everything = vip_rules.full(after, self._rotation)
-        if operation.before is None:
-            return _Writing("", everything)
-        before = self._rendered(operation.before)
-        return _Writing(vip_rules.delta(before, after, self._rotation), everything)
+        after, rotation = self._rendered(operation.after), self._rotation
+        difference: tuple[str, ...] = ()
+        if operation.before and after.targets:
+            difference = vip_rules.delta(self._rendered(operation.before), after, rotation)
+        return _Writing(
+            difference,
+            () if difference else vip_rules.build(after, rotation),
+            lambda: vip_rules.full(after, rotation),
+            is_large=len(after.targets) >= _LARGE_TARGETS,
+        )
 
     def _rendered(self, services: tuple[VirtualService, ...]) -> vip_rules.Rendered:
         known = self._services.get(id(services))
@@ -116,3 +134,9 @@ class RuleWriter:
         if self._rules is not None and self._rules.rules is rules:
             return self._rules
         return ingress_rules.render(rules, has_egress_hook=self._has_egress_hook)
+
+
+def _has_table() -> bool:
+    """Return whether the calling thread's namespace has a table of ours, whatever it holds."""
+    with Channel(NETLINK_NETFILTER) as channel:
+        return bool(inventory.read_chains(channel.dump(inventory.list_chains()), TABLE))

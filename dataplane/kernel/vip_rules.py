@@ -72,13 +72,21 @@ def full(rendered: Rendered, rotation: int) -> str:
     )
 
 
-def delta(before: Rendered, after: Rendered, rotation: int) -> str:
-    """Return the commands that lead from one to the other."""
-    if not before.targets or not after.targets:
-        return full(after, rotation)
-    commands = [
-        f"delete chain {TABLE_NAME} {nft.generation_chain(before.digest)}",
-        f"add chain {TABLE_NAME} {nft.generation_chain(after.digest)}",
-        *nft.changes(_BALANCER, before.targets, after.targets, rotation),
-    ]
-    return "\n".join(commands) + "\n"
+def build(rendered: Rendered, rotation: int) -> tuple[str, ...]:
+    """Return the transactions that make the table where there is none."""
+    if len(rendered.targets) <= nft.TARGETS_MAX:
+        return (full(rendered, rotation),)
+    empty = nft.replace_table(TABLE_NAME, [*nft.balancer_blocks(_BALANCER, (), rotation), *_HOOKS])
+    generation = f"add chain {TABLE_NAME} {nft.generation_chain(rendered.digest)}"
+    parts = nft.additions(_BALANCER, rendered.targets, rotation)
+    return nft.transactions([empty], parts, [generation], parts_max=1)
+
+
+def delta(before: Rendered, after: Rendered, rotation: int) -> tuple[str, ...]:
+    """Return the transactions that lead from one to the other; neither is without targets."""
+    return nft.transactions(
+        [f"delete chain {TABLE_NAME} {nft.generation_chain(before.digest)}"],
+        nft.changes(_BALANCER, before.targets, after.targets, rotation),
+        [f"add chain {TABLE_NAME} {nft.generation_chain(after.digest)}"],
+        parts_max=nft.TARGETS_MAX,
+    )

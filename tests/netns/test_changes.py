@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,15 @@ from dataplane.kernel import inventory, netns
 from dataplane.kernel import rtnetlink as rt
 from dataplane.kernel.channel import NETLINK_NETFILTER, Channel
 from dataplane.kernel.names import ROUTE_TABLE, TABLE
+from dataplane.kernel.nft import TARGETS_MAX
 from dataplane.kernel.nftables import LibraryNft
-from dataplane.plan import NodePlan
-from tests.netns.lab import Lab, connection, count, load, tcp_ask, udp_client, udp_say
+from dataplane.plan import NodePlan, VirtualService
+from tests.netns.lab import Lab, connection, count, lab, load, tcp_ask, udp_client, udp_say
 from tests.netns.world import PUBLISHED, TCP_PORT, UDP_PORT, VIP, Replica, World, underlay
 
 WEB = (Replica("a", 1, 11), Replica("b", 2, 12), Replica("c", 3, 13))
 OTHER = Replica("other", 1, 21)
+HERE = (Replica("a", 1, 11), Replica("f", 1, 12))
 MORE = (Replica("d", 2, 14), Replica("e", 3, 15))
 WORLD = World(3, (*WEB, OTHER), WEB)
 WITHOUT_B = replace(WORLD, replicas=(WEB[0], WEB[2], OTHER), backends=(WEB[0], WEB[2]))
@@ -226,6 +229,36 @@ async def test_rules_flushed_by_others_are_repaired_by_the_next_change(three: La
     ):
         answers, _ = await count(tcp_ask, client, address, port, 6)
         assert answers == {"a": 3, "c": 3}
+
+
+async def test_many_services_are_written_in_parts_and_recognised(tmp_path: Path) -> None:
+    vips = [IPv4Address("198.19.0.100") + number for number in range(2 * TARGETS_MAX)]
+
+    def plan(backends: tuple[Replica, ...]) -> NodePlan:
+        made = World(1, (*HERE, OTHER), HERE).plan(1)
+        addresses = tuple(sorted(replica.address for replica in backends))
+        services = tuple(VirtualService(vip, addresses) for vip in vips)
+        ports = tuple(replace(made.ports[0], port=20_000 + number) for number in range(len(vips)))
+        return replace(made, networks=(replace(made.networks[0], services=services),), ports=ports)
+
+    async with lab(tmp_path, nodes=1) as made:
+        node = made.nodes[1]
+        assert await node.apply(plan(HERE)) > 0
+        await made.serve(*HERE)
+        for vip in (vips[0], vips[TARGETS_MAX], vips[-1]):
+            answers, _ = await count(tcp_ask, made.sandbox(OTHER), vip, TCP_PORT, 4)
+            assert answers == {"a": 2, "f": 2}
+        answers, _ = await count(tcp_ask, made.client, underlay(1), 20_000 + len(vips) - 1, 4)
+        assert answers == {"a": 2, "f": 2}
+        await node.kill()
+        await node.start()
+        assert await node.apply(plan(HERE)) == 0
+        assert await node.apply(plan(HERE[:1])) > 0
+        answers, _ = await count(tcp_ask, made.sandbox(OTHER), vips[-1], TCP_PORT, 4)
+        assert answers == {"a": 4}
+        await node.kill()
+        await node.start()
+        assert await node.apply(plan(HERE[:1])) == 0
 
 
 async def test_half_made_things_are_completed_or_removed(three: Lab) -> None:
