@@ -25,7 +25,7 @@ from cluster.api.streaming import stream
 EVENTS_KEPT_MAX = 256
 """As many as Docker keeps."""
 WATCH_PERIOD_S = 1.0
-"""How late the events of a cluster just joined may begin."""
+"""How late the events of a cluster may begin that was joined right after another was left."""
 UNTIL_CHECK_PERIOD_S = 0.5
 """How late a stream with `until` may end."""
 

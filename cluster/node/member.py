@@ -56,7 +56,8 @@ class Member:
         self._description = description
         self._clock = clock
         self._rng = rng
-        self._started = asyncio.Event()
+        self.started = asyncio.Event()
+        """Set once `agent` is there, and `manager` on one."""
         self.error = ""
         """Why this node takes no part any more, for people; empty: it does."""
 
@@ -96,17 +97,17 @@ class Member:
             group.create_task(self._obey_removal(self.agent))
             group.create_task(self._keep_certificate(peers, contexts, identity))
             group.create_task(self._settle())
-            self._started.set()
+            self.started.set()
 
     @property
     def is_ready(self) -> bool:
         """Whether this node does all that it is in the cluster for."""
         is_managing = self.manager is None or self.manager.ready.is_set()
-        return self._started.is_set() and self.agent is not None and is_managing
+        return self.started.is_set() and self.agent is not None and is_managing
 
     async def wait_until_ready(self) -> None:
         """Return when a manager has a vote, and a worker its first assignment."""
-        await self._started.wait()
+        await self.started.wait()
         if self.manager is not None:
             await self.manager.ready.wait()
         if self.agent is not None:

@@ -151,8 +151,11 @@ class Node:
     def watch(self) -> Generator[asyncio.Event]:
         """See `Backend`."""
         member = self._member
-        if member is None or member.manager is None:
-            yield asyncio.Event()
+        if member is None:
+            yield self._present
+            return
+        if member.manager is None:
+            yield asyncio.Event() if member.started.is_set() else member.started
             return
         with member.manager.replica.watch() as changed:
             yield changed
