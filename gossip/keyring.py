@@ -78,6 +78,8 @@ class KeyView:
     state: KeyState
     opened: int
     """Packets opened with it since this node has had it."""
+    since: float | None = None
+    """When this node was told of this state, on its monotonic clock; None: nobody noted it."""
 
 
 class Rejected(Enum):

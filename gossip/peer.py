@@ -14,7 +14,7 @@ import ssl
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -111,6 +111,8 @@ class Peer:
         self._client_ssl = client_ssl
         self._transport: Transport | None = None
         self._watchers: set[asyncio.Event] = set()
+        self._key_since: dict[int, tuple[KeyState, float]] = {}
+        self._note_keys(keys)
         unix_ns = time.time_ns()
         self._machine = Machine(
             node_id=node_id,
@@ -164,11 +166,13 @@ class Peer:
     def set_keys(self, keys: Sequence[GossipKey]) -> None:
         """Replace the key ring. Raises InvalidError, and keeps the old ring, if it is unusable."""
         self._machine.set_keys(keys)
+        self._note_keys(keys)
         self._flush()
 
     def keys(self) -> Sequence[KeyView]:
         """Return the key ring without secrets, oldest key first."""
-        return self._machine.keys()
+        ring = self._machine.keys()
+        return [replace(view, since=self._key_since[view.key_id][1]) for view in ring]
 
     def set_identity(self, identity: Identity) -> None:
         """Go on with a renewed certificate. Raises InvalidError if it is another node's."""
@@ -247,6 +251,16 @@ class Peer:
         """Return the counters."""
         shell = ShellCounters() if self._transport is None else self._transport.counters
         return PeerStats(self._machine.stats(), shell, tuple(self._machine.keys()))
+
+    def _note_keys(self, keys: Sequence[GossipKey]) -> None:
+        """Remember since when each key has been in its state."""
+        now = self._clock()
+        fresh = {key.key_id: (key.state, now) for key in keys}
+        for key_id, (state, _) in fresh.items():
+            held = self._key_since.get(key_id)
+            if held is not None and held[0] is state:
+                fresh[key_id] = held
+        self._key_since = fresh
 
     def _flush(self) -> None:
         if self._transport is not None:

@@ -56,8 +56,9 @@ class Gossip:
 
     async def keys(self, _request: web.Request) -> web.Response:
         """Answer with the key ring, without the keys."""
-        ring = self._local().peer.keys()
-        return answer([_key(view) for view in ring])
+        local = self._local()
+        ring = local.peer.keys()
+        return answer([_key(view, local) for view in ring])
 
     def _local(self) -> LocalGossip:
         local = self._backend.gossip()
@@ -119,5 +120,10 @@ def _record(view: StoredView, local: LocalGossip) -> Json:
     }
 
 
-def _key(view: KeyView) -> Json:
-    return {"ID": view.key_id, "State": view.state.value, "Opened": view.opened}
+def _key(view: KeyView, local: LocalGossip) -> Json:
+    return {
+        "ID": view.key_id,
+        "State": view.state.value,
+        "Since": None if view.since is None else timestamp(local.peer.unix_s(view.since)),
+        "Opened": view.opened,
+    }

@@ -24,7 +24,7 @@ _RECORDS = {
     "Owner": "OWNER", "Key": "KEY", "Version": "VERSION", "State": "STATE", "Size": "SIZE",
     "Written": "WRITTEN",
 }  # fmt: skip
-_KEYS = {"ID": "ID", "State": "STATE", "Opened": "PACKETS OPENED"}
+_KEYS = {"ID": "ID", "State": "STATE", "Since": "SINCE", "Opened": "PACKETS OPENED"}
 _RTT = {"Node": "NODE", "RoundTrip": "RTT", "Path": "PATH", "State": "STATE", "Address": "ADDRESS"}
 
 
@@ -67,6 +67,7 @@ def keys(style: str) -> None:
         {
             "ID": str(item.number("ID")),
             "State": item.text("State").capitalize(),
+            "Since": ago(item.text("Since")),
             "Opened": str(item.number("Opened")),
         }
         for item in found

@@ -51,7 +51,7 @@ class FixedGossip:
         return STORED if scope == "net1" else ()
 
     def keys(self) -> tuple[KeyView, ...]:
-        return KeyView(1, KeyState.RETIRED, 12), KeyView(2, KeyState.PRIMARY, 3456)
+        return KeyView(1, KeyState.RETIRED, 12, 50.0), KeyView(2, KeyState.PRIMARY, 3456, 60.0)
 
     def unix_s(self, at: float) -> float:
         return CLOCK_TO_UNIX_S + at

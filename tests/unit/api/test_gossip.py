@@ -67,8 +67,8 @@ async def test_unknown_table(worker: Caller) -> None:
 
 async def test_keys_have_no_secrets(worker: Caller) -> None:
     assert await worker.get("/hivewire/gossip/keys") == [
-        {"ID": 1, "State": "retired", "Opened": 12},
-        {"ID": 2, "State": "primary", "Opened": 3456},
+        {"ID": 1, "State": "retired", "Since": "2023-11-14T22:14:10.000000Z", "Opened": 12},
+        {"ID": 2, "State": "primary", "Since": "2023-11-14T22:14:20.000000Z", "Opened": 3456},
     ]
 
 

@@ -69,11 +69,9 @@ async def test_records_of_a_table(node: Shell) -> None:
 
 async def test_keys(node: Shell) -> None:
     lines = table(await node.run("gossip", "keys"))
-    assert lines == [
-        ["ID", "STATE", "PACKETS OPENED"],
-        ["1", "Retired", "12"],
-        ["2", "Primary", "3456"],
-    ]
+    assert lines[0] == ["ID", "STATE", "SINCE", "PACKETS OPENED"]
+    assert lines[1][::3] == ["1", "12"]
+    assert (lines[2][1], lines[2][2][-9:]) == ("Primary", "years ago")
 
 
 async def test_templates_and_json(node: Shell) -> None:

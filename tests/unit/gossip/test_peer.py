@@ -104,6 +104,24 @@ def _records(peer: Peer) -> dict[tuple[str, str], bytes]:
     return {(view.owner, view.key): view.value for view in peer.records("net")}
 
 
+async def test_keys_are_known_by_the_time_of_their_state(tmp_path: Path) -> None:
+    peer = _peer(tmp_path, "a")
+    (first,) = peer.keys()
+    fresh = GossipKey(2, b"n" * 32, KeyState.ACCEPT)
+    peer.set_keys([*KEYS, fresh])
+    kept, added = peer.keys()
+    assert (kept, added.state) == (first, KeyState.ACCEPT)
+    assert first.since is not None
+    assert added.since is not None
+    assert added.since > first.since
+
+    peer.set_keys(
+        [replace(KEYS[0], state=KeyState.RETIRED), replace(fresh, state=KeyState.PRIMARY)]
+    )
+    retired, primary = peer.keys()
+    assert retired.since == primary.since != added.since
+
+
 async def test_a_peer_that_is_behind_with_its_keys_says_so(tmp_path: Path) -> None:
     a, b = (_peer(tmp_path, name) for name in "ab")
     a.set_keys([GossipKey(2, b"n" * 32, KeyState.PRIMARY)])
