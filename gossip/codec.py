@@ -50,8 +50,8 @@ class Codec(Protocol):
         """Return one message, to be put into a packet or queued."""
         ...
 
-    def seal(self, messages: Sequence[bytes]) -> bytes:
-        """Return a packet of encoded messages."""
+    def seal(self, messages: Sequence[bytes], *, to: Address | None) -> bytes:
+        """Return a packet of encoded messages; None: for whoever it may reach."""
         ...
 
     def open_untrusted(self, packet: bytes, *, source: Address, is_stream: bool) -> Received:
@@ -69,9 +69,9 @@ class SealedCodec:
         """Return the wire form of one message."""
         return encode(message)
 
-    def seal(self, messages: Sequence[bytes]) -> bytes:
+    def seal(self, messages: Sequence[bytes], *, to: Address | None) -> bytes:
         """Return the sealed packet."""
-        return self._keyring.seal(pack(messages))
+        return self._keyring.seal(pack(messages), to=to)
 
     def open_untrusted(self, packet: bytes, *, source: Address, is_stream: bool) -> Received:
         """Return what a packet says, or raise MalformedPacketError."""

@@ -1,10 +1,16 @@
 """Sealing and opening packets with the cluster's gossip keys (pure).
 
-Packet: magic 2 | version 1 | key id 2 | sender 8 | epoch 8 | counter 8 | AES-256-GCM(body), tag 16.
+Packet: magic 2 | version 1 | key id 2 | sender 8 | epoch 8 | primary 2 | counter 8 |
+AES-256-GCM(body), tag 16.
 Every sender derives its own key from the cluster's (HKDF over the key, the sender's tag and its
 epoch), so a plain counter is a safe nonce: no two nodes, and no two lives of one node, share a key.
 The header carries the whole epoch, not its low half, because the receiver needs it to derive the
 key before it knows the sender. Header and cluster id are authenticated with the body.
+
+A node may miss a rotation (the managers do not reach it) and still be reached by the others: they
+answer it with the key that it seals with, as long as they have that. So the header names the
+sender's primary key, too, which may be another than the packet's: else two nodes that both know the
+new key, but not of each other, would go on with the old one for ever.
 
 A sender has two windows against replays, one for what comes from where it says it is, one for what
 comes from elsewhere: whoever holds the key can seal in another's name, and with one window could
@@ -33,13 +39,13 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from gossip.wire import Address, InvalidError, MalformedPacketError
 
-SEAL_OVERHEAD_BYTES = 29 + 16
+SEAL_OVERHEAD_BYTES = 31 + 16
 """What sealing adds to a body: header and tag."""
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-_HEADER = struct.Struct(">2sBH8sQQ")
+_HEADER = struct.Struct(">2sBH8sQHQ")
 _MAGIC = b"hw"
 _VERSION = 1
 _KEY_BYTES_MIN = 16
@@ -47,7 +53,7 @@ _WINDOW_BITS = 1024
 """Datagrams older than this many are taken for replays."""
 _NOWHERE: Address = ("", 0)
 _SENDERS_MAX = 8192
-"""Replay windows and derived keys remembered; the least recently used goes first."""
+"""Replay windows, derived keys and primary keys remembered; the least recently used goes first."""
 
 
 class KeyState(Enum):
@@ -110,6 +116,8 @@ class Ticket(NamedTuple):
     sender: bytes
     """Tag of the sender's node id."""
     epoch: int
+    primary: int
+    """What the sender seals with when it does not know of anything older."""
     counter: int
 
 
@@ -166,7 +174,9 @@ class Keyring:
         self._windows: OrderedDict[tuple[bytes, int, bool], _Window] = OrderedDict()
         self.home_of: Callable[[bytes], Address | None] = lambda _tag: None
         """Returns where the bearer of a tag says that it sends from."""
-        self._sealer: AESGCM
+        self._sealers: dict[int, AESGCM] = {}
+        self._heard: OrderedDict[Address, int] = OrderedDict()
+        """Where datagrams come from -> the sender's primary key, as the latest one said."""
         self.set_keys(keys)
 
     def set_keys(self, keys: Sequence[GossipKey]) -> None:
@@ -183,7 +193,7 @@ class Keyring:
         self._primary = primary[0]
         for known in [k for k in self._ciphers if k[0] not in self._keys]:
             del self._ciphers[known]
-        self._sealer = self._derive(self._primary, self._tag, self._epoch)
+        self._sealers.clear()
 
     def keys(self) -> list[KeyView]:
         """Return the ring, oldest key first."""
@@ -196,19 +206,23 @@ class Keyring:
             raise InvalidError(f"epoch {epoch} is not above {self._epoch}")
         self._epoch = epoch
         self._counter = 0
-        self._sealer = self._derive(self._primary, self._tag, epoch)
+        self._sealers.clear()
 
-    def seal(self, body: bytes) -> bytes:
-        """Return the packet of `body`."""
-        header = _HEADER.pack(_MAGIC, _VERSION, *self.next_ticket())
+    def seal(self, body: bytes, *, to: Address | None = None) -> bytes:
+        """Return the packet of `body`, in a key that whoever is at `to` opens, if that is known."""
+        ticket = self.next_ticket(to)
+        header = _HEADER.pack(_MAGIC, _VERSION, *ticket)
+        sealer = self._sealers.get(ticket.key_id)
+        if sealer is None:
+            sealer = self._sealers[ticket.key_id] = self._derive(*ticket[:3])
         nonce = b"\0\0\0\0" + header[-8:]
-        return header + self._sealer.encrypt(nonce, body, header + self._cluster)
+        return header + sealer.encrypt(nonce, body, header + self._cluster)
 
-    def next_ticket(self) -> Ticket:
+    def next_ticket(self, to: Address | None) -> Ticket:
         """Return what the header of this node's next packet says, and count it."""
         counter = self._counter
         self._counter = counter + 1
-        return Ticket(self._primary, self._tag, self._epoch, counter)
+        return Ticket(self._key_for(to), self._tag, self._epoch, self._primary, counter)
 
     def secret(self, key_id: int) -> bytes:
         """Return the key of that id, which the ring has. Raises KeyError."""
@@ -216,7 +230,7 @@ class Keyring:
 
     def check_untrusted(self, ticket: Ticket, *, source: Address, is_stream: bool) -> None:
         """Raise RejectedPacketError unless this ring may open a packet with this header."""
-        key_id, sender, epoch, counter = ticket
+        key_id, sender, epoch, _, counter = ticket
         if key_id not in self._keys:
             is_newer = key_id > max(self._keys)
             raise RejectedPacketError(Rejected.NEWER_KEY if is_newer else Rejected.UNKNOWN_KEY)
@@ -231,10 +245,15 @@ class Keyring:
                 raise RejectedPacketError(Rejected.REPLAYED)
 
     def note(self, ticket: Ticket, *, source: Address, is_stream: bool) -> None:
-        """Take note of an authentic packet; a datagram is not opened again."""
-        self._opened[ticket[0]] += 1
+        """Take note of an authentic packet; a datagram is not opened again.
+
+        A stream does not come from where its sender listens: of that place it says nothing.
+        """
+        self._opened[ticket.key_id] += 1
         if is_stream:
             return
+        if self._heard.get(source) != ticket.primary:
+            _remember(self._heard, source, ticket.primary)
         life = (ticket.sender, ticket.epoch, self.home_of(ticket.sender) == source)
         window = self._windows.get(life)
         if window is None:
@@ -242,7 +261,7 @@ class Keyring:
             _remember(self._windows, life, window)
         else:
             self._windows.move_to_end(life)
-        window.note(ticket[3])
+        window.note(ticket.counter)
 
     def open_untrusted(
         self, packet: bytes, *, source: Address = _NOWHERE, is_stream: bool = False
@@ -270,6 +289,14 @@ class Keyring:
         _remember(self._ciphers, name, cipher)
         self.note(ticket, source=source, is_stream=is_stream)
         return Opened(ticket.sender, ticket.epoch, body)
+
+    def _key_for(self, to: Address | None) -> int:
+        if to is None or len(self._keys) == 1:
+            return self._primary
+        heard = self._keys.get(self._heard.get(to, self._primary))
+        if heard is None or heard.state is not KeyState.RETIRED:
+            return self._primary
+        return heard.key_id
 
     def _derive(self, key_id: int, sender: bytes, epoch: int) -> AESGCM:
         info = b"hivewire gossip" + sender + epoch.to_bytes(8, "big")

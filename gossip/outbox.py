@@ -91,7 +91,7 @@ class Outbox:
 
     def push(self, node_id: str, address: Address, bodies: Iterable[list[bytes]]) -> None:
         """Send whole bodies over a stream."""
-        frames = tuple(self._codec.seal(body) for body in bodies)
+        frames = tuple(self._codec.seal(body, to=address) for body in bodies)
         self._pushes.append(StreamPush(node_id, address, frames))
 
     def drain(self) -> list[tuple[bytes, Address]]:
@@ -102,7 +102,7 @@ class Outbox:
         out: list[tuple[bytes, Address]] = []
         for address, parcel in parcels.items():
             for body in self._bodies(parcel):
-                data = self._codec.seal(body)
+                data = self._codec.seal(body, to=address)
                 self._counters.bytes_out += len(data)
                 out.append((data, address))
         self._counters.datagrams_out += len(out)

@@ -47,6 +47,6 @@ def _introduce(net: SimNetwork) -> None:
         offers.append(codec.encode(CertificateOffer(AUTHORITY.identity(node.name).certificate.der)))
         machine.handle_timer(now=net.now)  # it signs the head of what it has said
         deltas.append(codec.encode(machine.own_delta(NODES)))
-    frame = codec.seal([*offers, *deltas])
+    frame = codec.seal([*offers, *deltas], to=None)
     for node in net.nodes.values():
         net.do(node.name, lambda m: m.receive_frame(frame, _NOBODY, now=net.now))

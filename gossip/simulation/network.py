@@ -100,6 +100,8 @@ class SimNetwork:
         """
         self.closed: set[Address] = set()
         """Nothing arrives there."""
+        self.rings: dict[str, Sequence[GossipKey]] = {}
+        """The key rings on nodes' disks, where they are others than KEYS."""
         self.nodes: dict[str, Node] = {}
         self.on_step: Callable[[Node], None] | None = None
         """Called after every step of a node."""
@@ -280,7 +282,7 @@ class SimNetwork:
             cluster_id="cluster",
             data_address="10.1.0.1",
             config=self.config,
-            keys=KEYS,
+            keys=self.rings.get(name, KEYS),
             identity=AUTHORITY.identity(name, is_manager=name not in self.workers),
             rng=Random(self.rng.getrandbits(64)),  # noqa: S311 - as above
             wall_offset_s=UNIX_S,

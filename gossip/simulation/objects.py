@@ -48,13 +48,13 @@ class ObjectCodec:
         item.message = message
         return item
 
-    def seal(self, messages: Sequence[bytes]) -> bytes:
+    def seal(self, messages: Sequence[bytes], *, to: Address | None) -> bytes:
         """Return a packet of items."""
         items = cast("Sequence[Item]", messages)
         head = 1 if len(items) <= _SMALL_ARRAY_MAX else 3
         packet = Packet(SEAL_OVERHEAD_BYTES + head + sum(map(len, items)))
-        packet.ticket = self._keyring.next_ticket()
-        key_id, packet.sender, packet.epoch, _ = packet.ticket
+        packet.ticket = self._keyring.next_ticket(to)
+        key_id, packet.sender, packet.epoch, _, _ = packet.ticket
         packet.secret = self._keyring.secret(key_id)
         packet.messages = [item.message for item in items]
         return packet

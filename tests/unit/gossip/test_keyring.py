@@ -21,6 +21,8 @@ from gossip.wire import InvalidError
 
 OLD = GossipKey(1, b"1" * 32, KeyState.PRIMARY)
 NEW = GossipKey(2, b"2" * 16, KeyState.PRIMARY)
+A, B, C = (("10.0.0.1", 7946), ("10.0.0.2", 7946), ("10.0.0.3", 7946))
+"""Where the nodes listen."""
 
 
 def _as(key: GossipKey, state: KeyState) -> GossipKey:
@@ -35,6 +37,12 @@ def _reason(ring: Keyring, packet: bytes) -> Rejected:
     with pytest.raises(RejectedPacketError) as caught:
         ring.open_untrusted(packet)
     return caught.value.reason
+
+
+def _opened(ring: Keyring) -> list[int]:
+    """Return how many packets each key has opened, oldest key first."""
+    views = ring.keys()
+    return [view.opened for view in views]
 
 
 def test_what_is_sealed_is_opened() -> None:
@@ -117,6 +125,67 @@ def test_key_is_rotated_without_a_packet_lost() -> None:
 
     assert _reason(a, packet) is Rejected.UNKNOWN_KEY
     assert _reason(_ring("d", OLD), a.seal(b"x")) is Rejected.NEWER_KEY
+
+
+def test_node_that_missed_a_rotation_is_answered_with_its_own_key() -> None:
+    a, b = _ring("a"), _ring("b")
+    b.open_untrusted(a.seal(b"x", to=B), source=A)
+    a.open_untrusted(b.seal(b"x", to=A), source=B)
+    a.set_keys([_as(OLD, KeyState.RETIRED), NEW])
+
+    assert b.open_untrusted(a.seal(b"x", to=B), source=A).body == b"x"
+    assert _reason(b, a.seal(b"x")) is Rejected.NEWER_KEY
+    a.open_untrusted(b.seal(b"x", to=A), source=B)
+    assert b.open_untrusted(a.seal(b"x", to=B), source=A).body == b"x"
+    # A restart forgets whom it talked to, until it hears from them.
+    a = _ring("a", _as(OLD, KeyState.RETIRED), NEW, epoch=6)
+    assert _reason(b, a.seal(b"x", to=B)) is Rejected.NEWER_KEY
+    a.open_untrusted(b.seal(b"x", to=A), source=B)
+    assert b.open_untrusted(a.seal(b"x", to=B), source=A).epoch == 6
+    a.set_keys([NEW])
+    assert _reason(b, a.seal(b"x", to=B)) is Rejected.NEWER_KEY
+
+
+def test_two_that_know_the_new_key_do_not_go_on_with_the_old_one() -> None:
+    a, b = _ring("a"), _ring("b")
+    b.open_untrusted(a.seal(b"x", to=B), source=A)
+    a.open_untrusted(b.seal(b"x", to=A), source=B)
+    for ring in (a, b):
+        ring.set_keys([_as(OLD, KeyState.RETIRED), NEW])
+    b.open_untrusted(a.seal(b"x", to=B), source=A)
+    a.open_untrusted(b.seal(b"x", to=A), source=B)
+    b.open_untrusted(a.seal(b"x", to=B), source=A)
+
+    assert _opened(a) == [1, 1]
+    assert _opened(b) == [2, 1]
+
+
+def test_key_that_others_use_already_is_not_sealed_with_before_it_is_primary() -> None:
+    a, b = _ring("a"), _ring("b")
+    a.set_keys([OLD, _as(NEW, KeyState.ACCEPT)])
+    b.set_keys([_as(OLD, KeyState.RETIRED), NEW])
+    a.open_untrusted(b.seal(b"x", to=A), source=B)
+    b.open_untrusted(a.seal(b"x", to=B), source=A)
+
+    assert _opened(b) == [1, 0]
+
+
+def test_counters_go_on_through_every_ring_and_key() -> None:
+    """One counter for all keys: none is used twice, whatever the ring and whomever it is for."""
+    a, b, c = _ring("a"), _ring("b"), _ring("c")
+    a.open_untrusted(b.seal(b"x", to=A), source=B)
+    used: list[tuple[bytes, bytes]] = []
+    for keys in ([OLD], [OLD, _as(NEW, KeyState.ACCEPT)], [_as(OLD, KeyState.RETIRED), NEW],
+                 [NEW], [OLD], [_as(OLD, KeyState.RETIRED), NEW]):  # fmt: skip
+        a.set_keys(keys)
+        c.set_keys(keys)
+        packets = [a.seal(b"x", to=to) for to in (B, C, None)]
+        used += [(packet[3:5], packet[-25:-17]) for packet in packets]
+        for packet in packets:
+            c.open_untrusted(packet)
+            assert _reason(c, packet) is Rejected.REPLAYED
+    assert len({counter for _, counter in used}) == len(used) == 18
+    assert len({key_id for key_id, _ in used}) == 2
 
 
 def test_ring_may_change_in_any_way_at_once() -> None:
