@@ -96,6 +96,13 @@ class Summary:
         found = (self.entry(scope, owner) for owner in owners)
         return tuple(entry for entry in found if entry is not None)
 
+    def entries_by_bucket(self, scope: str, mask: int) -> dict[int, list[DigestEntry]]:
+        """Return what is known of the owners in the buckets of `mask`, by bucket."""
+        found: dict[int, list[DigestEntry]] = {}
+        for entry in self.entries(scope, mask):
+            found.setdefault(self._bucket(entry.owner), []).append(entry)
+        return found
+
     def hashes(self, scope: str) -> list[int]:
         """Return the hash of each bucket; do not change the list."""
         self._refresh()

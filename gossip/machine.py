@@ -408,6 +408,8 @@ class Machine:
         )
 
     def _plan_introduction(self, now: float) -> None:
+        if self._sync.bootstrap:
+            self._membership.met_at = now
         self._sync.ask_many(NODES, now=now)
         for pause_s in _INTRODUCTIONS_S:
             self._timers.at(now + pause_s, self._introduce)

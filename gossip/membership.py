@@ -12,6 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
@@ -33,6 +34,9 @@ _REMIND_PAUSE_S = 1.0
 """How often one member is told what is held against it."""
 _EPOCH_PAUSE_S = 30.0
 """How often this node outbids another that uses its id."""
+_NEWCOMER_S = 1.0
+"""A node that has just found the cluster does not pass on who else is in it: others know it, or
+learn it by anti-entropy. When 60 join at once, passing on would be most of the work."""
 _INCARNATION_MAX = 2**32 - 2
 
 
@@ -59,6 +63,8 @@ class Membership:
         self.me = me
         self.has_left = False
         self.since = 0.0
+        self.met_at = -math.inf
+        """When this node found the cluster."""
         self.detector = Detector(
             node_id=me.node_id,
             config=config,
@@ -128,7 +134,7 @@ class Membership:
                 self.detector.suspicions.clear(record.node_id, now=now)
                 self._retry.pop(record.node_id, None)
                 self._changed(record.node_id)
-                if relay:
+                if relay and now >= self.met_at + _NEWCOMER_S:
                     self._relay(record, ("node", record.node_id), now=now)
             case Verdict.STALE:
                 self.remind(record.node_id, record.epoch, source, now=now)

@@ -262,14 +262,16 @@ class Syncer:
         if not buckets:
             return Digest(scope, Stage.EQUAL)
         self._rng.shuffle(buckets)
+        held = self._summary.entries_by_bucket(scope, sum(1 << bucket for bucket in buckets))
         mask = 0
-        entries: tuple[DigestEntry, ...] = ()
+        entries: list[DigestEntry] = []
         for bucket in buckets:
-            more = self._summary.entries(scope, 1 << bucket)
+            more = held.get(bucket, [])
             if mask and (len(entries) + len(more)) * _ENTRY_BYTES > self._outbox.room:
                 break
-            mask, entries = mask | 1 << bucket, entries + more
-        return Digest(scope, Stage.COMPARE, mask, b"", entries)
+            mask |= 1 << bucket
+            entries += more
+        return Digest(scope, Stage.COMPARE, mask, b"", tuple(entries))
 
     def _compare_entries(self, digest: Digest) -> tuple[list[Digest], list[_Gap]]:
         """Return the digests that answer, and what the peer lacks."""
