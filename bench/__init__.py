@@ -4,13 +4,17 @@
 numbers are not is said in each module. Peers come from Debian and are installed where that may be.
 
 Modules:
+    certificates: certificates of a made-up cluster
     commit_node: one manager of the commits benchmark
     commits: control plane: committed writes beside etcd
     convergence: one change to all nodes beside NetworkDB, in virtual time
+    detection: a killed gossip process beside serf
     detection_virtual: deaths beside memberlist, in virtual time
+    gossip_fleet: many gossip processes on loopback
     gossip_idle: packets, hops and repairs of gossip, and the simulator's speed
     idle: memory and processor of an idle daemon
     ingress: a published port beside HAProxy
+    joins: sixty gossip processes that join at once beside serf
     lab: two nodes and a client in namespaces
     lifeguard: false alarms with slow members, in virtual time
     loadgen: closed-loop HTTP clients
@@ -18,6 +22,7 @@ Modules:
     overlay: an overlay network beside a hand-made VXLAN
     peers: installing and running the peers
     report: printing results
+    serf: agents of serf and their RPC
     vip: a virtual IP beside direct connections
     virtual: simulations over all cores
     web: nginx and wrk

@@ -16,8 +16,10 @@ NAMES = (
     "orchestration",
     "idle",
     "convergence",
+    "detection",
     "detection_virtual",
     "gossip_idle",
+    "joins",
     "lifeguard",
 )
 
