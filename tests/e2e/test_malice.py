@@ -1,0 +1,129 @@
+"""A worker that is broken into: real daemons and kernels do not believe what it says of others."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cluster.local.control import Request, ask, ask_with_socket
+from cluster.local.demo import Api
+from cluster.local.layout import Layout, LocalNode
+from cluster.model.errors import ClusterError
+from tests.e2e import liar
+from tests.e2e.lab import (
+    create_web,
+    local_cluster,
+    needs_namespaces,
+    short_directory,
+    wait_until,
+)
+
+pytestmark = [needs_namespaces, pytest.mark.timeout(180)]
+PORT = 8080
+REPLICAS = 3
+WATCHED_S = 2.0
+"""Several rounds of gossip and of plans."""
+
+
+@pytest.fixture(scope="module")
+def layout() -> Generator[Layout]:
+    with local_cluster(short_directory(), managers=1, workers=2) as made:
+        create_web(Api(made.socket(made.nodes[0])), replicas=REPLICAS, port=PORT)
+        yield made
+
+
+def fetch(layout: Layout, node: LocalNode, port: int = PORT) -> str:
+    """Return the name of the task that answers."""
+    request = Request(do="connect", node=node.name, port=port)
+    _, made = ask_with_socket(layout.control_socket, request)
+    assert made is not None
+    with made as connection:
+        connection.settimeout(5.0)
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        with connection.makefile("rb") as answer:
+            body = answer.read().partition(b"\r\n\r\n")[2]
+    name: str = json.loads(body)["task"]
+    return name
+
+
+def answers(layout: Layout, node: LocalNode) -> list[int]:
+    return sorted(Counter(fetch(layout, node) for _ in range(4 * REPLICAS)).values())
+
+
+@contextmanager
+def broken_into(layout: Layout, name: str, network: str) -> Generator[subprocess.Popen[bytes]]:
+    """Let a liar take the place of a node's daemon, whose tasks go on."""
+    node = layout.node(name)
+    daemon = _daemon(layout.data_root(node))
+    kinds = ("net",) if os.geteuid() == 0 else ("user", "net")
+    namespaces = {k: os.open(f"/proc/{daemon}/ns/{k}", os.O_RDONLY) for k in kinds}
+    ask(layout.control_socket, Request(do="kill", node=name))
+    enter = [f"--{kind}=/proc/self/fd/{number}" for kind, number in namespaces.items()]
+    program = [sys.executable, "-m", liar.__name__, str(layout.data_root(node)), network]
+    process = subprocess.Popen(
+        ["nsenter", *enter, "--preserve-credentials", *program],
+        pass_fds=tuple(namespaces.values()),
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for number in namespaces.values():
+            os.close(number)
+        ask(layout.control_socket, Request(do="start", node=name))
+
+
+def _daemon(data_root: Path) -> int:
+    """Return the process that runs the daemon of this directory."""
+    wanted = f"--data-root\0{data_root}\0".encode()
+    found = [
+        int(entry.parent.name)
+        for entry in Path("/proc").glob("[0-9]*/cmdline")
+        if wanted in _read(entry)
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_it_speaks_for_its_own_tasks_only(layout: Layout) -> None:
+    api = Api(layout.socket(layout.nodes[0]))
+    networks = json.loads(api.call("GET", "/networks"))
+    shop = next(n["Id"] for n in networks if n["Name"] == "shop")
+    honest = [layout.node("m1"), layout.node("w2")]
+    fair = [4] * REPLICAS
+    for node in honest:
+        wait_until("all replicas answer", lambda node=node: answers(layout, node) == fair)  # type: ignore[misc]
+
+    with broken_into(layout, "w1", shop) as process:
+        for node in honest:
+            log = layout.log(node)
+            wait_until("it is named", lambda log=log: "have not allocated" in log.read_text())  # type: ignore[misc]
+        until = time.monotonic() + WATCHED_S
+        while time.monotonic() < until:
+            for node in honest:
+                assert answers(layout, node) == fair
+                with pytest.raises((ClusterError, OSError, socket.timeout)):
+                    fetch(layout, node, liar.STOLEN_PORT)
+        assert process.poll() is None
+
+    assert len(api.running("web")) == REPLICAS
+    for node in honest:
+        assert "Traceback" not in layout.log(node).read_text()
