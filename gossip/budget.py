@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
+_HOSTS_MAX = 4096
+"""Hosts that have a bucket of their own; the least recently used goes first."""
+
 
 class Budget:
     """Fills with `rate` tokens a second, up to `most`; full at first."""
@@ -20,3 +25,22 @@ class Budget:
             return False
         self._tokens -= count
         return True
+
+
+class Budgets:
+    """A bucket for each host, so that nobody uses up what others need."""
+
+    def __init__(self, *, rate: float, most: float) -> None:
+        self._rate = rate
+        self._most = most
+        self._hosts: OrderedDict[str, Budget] = OrderedDict()
+
+    def take(self, host: str, *, now: float) -> bool:
+        """Take one token of a host's if it is there; tell whether it was."""
+        budget = self._hosts.get(host)
+        if budget is None:
+            budget = self._hosts[host] = Budget(rate=self._rate, most=self._most)
+            if len(self._hosts) > _HOSTS_MAX:
+                self._hosts.popitem(last=False)
+        self._hosts.move_to_end(host)
+        return budget.take(1.0, now=now)

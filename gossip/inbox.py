@@ -17,6 +17,7 @@ from gossip.notary import Notary
 from gossip.outbox import Outbox
 from gossip.stats import Counters
 from gossip.sync import Syncer
+from gossip.trust import Trust
 from gossip.wire import (
     NODES,
     Ack,
@@ -46,6 +47,7 @@ class Inbox:
         codec: Codec,
         members: MemberTable,
         membership: Membership,
+        trust: Trust,
         notary: Notary,
         ledger: Ledger,
         sync: Syncer,
@@ -57,6 +59,7 @@ class Inbox:
         self._codec = codec
         self._members = members
         self._membership = membership
+        self._trust = trust
         self._notary = notary
         self._ledger = ledger
         self._sync = sync
@@ -80,6 +83,7 @@ class Inbox:
             self._counters.stale_lives += 1
             self._membership.remind(sender.node_id, packet.epoch, source, now=now)
             return True
+        self._trust.listen_to(source[0])
         for message in packet.messages:
             if sender is None:
                 sender = self._members.by_tag(packet.sender)

@@ -183,6 +183,7 @@ class Machine:
             codec=wire,
             members=self._members,
             membership=self._membership,
+            trust=self._trust,
             notary=Notary(
                 trust=self._trust,
                 members=self._members,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gossip.budget import Budget
+from gossip.budget import Budgets
 from gossip.identity import fingerprint
 from gossip.member import MemberTable, Verdict
 from gossip.membership import Membership
@@ -24,7 +24,7 @@ from gossip.wire import Address, CertificateOffer, CertificateRequest, Claim, No
 
 _ANSWERS_PER_S = 200.0
 _ANSWERS_BURST = 1000.0
-"""Certificates handed out: a request is far shorter than its answer."""
+"""Certificates handed out to one host: a request is far shorter than its answer."""
 
 
 class Notary:
@@ -50,7 +50,7 @@ class Notary:
         self._counters = counters
         self._on_company = on_company
         self._waiting = Waiting()
-        self._answers = Budget(rate=_ANSWERS_PER_S, most=_ANSWERS_BURST)
+        self._answers = Budgets(rate=_ANSWERS_PER_S, most=_ANSWERS_BURST)
 
     def take(
         self, said: NodeRecord | Claim, source: Address, *, now: float, is_relayed: bool
@@ -85,7 +85,7 @@ class Notary:
         """Hand out the certificates that are asked for and known here."""
         for name in request.fingerprints:
             certificate = self._trust.certificate(name)
-            if certificate is not None and self._answers.take(1.0, now=now):
+            if certificate is not None and self._answers.take(source[0], now=now):
                 self._outbox.send(source, CertificateOffer(certificate.der), node_id=sender)
 
     def _check(self, said: NodeRecord | Claim, *, now: float) -> Check:

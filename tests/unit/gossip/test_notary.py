@@ -175,6 +175,19 @@ def test_accusers_cannot_be_invented() -> None:
     assert machines[1].me.incarnation == 1
 
 
+def test_a_flood_of_forgeries_uses_up_only_its_own_checks() -> None:
+    a, z, y = make_machine("a"), Stranger(), Stranger("y")
+    z.tell(a, z.record(50))
+    forged = [replace(z.record(51), incarnation=n, signature=b"x" * 64) for n in range(1000)]
+    for _ in range(12):
+        z.tell(a, *forged)
+    assert a.counters.checks_put_off > 3000
+    y.tell(a, y.record(50), source=("10.8.8.8", 7946))
+
+    assert _state(a, "y") is State.ALIVE
+    assert a.counters.checked < 8100
+
+
 def _held(number: int, now: float) -> Held:
     return Held(NodeRecord(f"n{number}", 1, 0, "10.0.0.1", 1, "10.0.0.1"), ADDRESS, True, now)
 
