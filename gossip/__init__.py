@@ -15,7 +15,7 @@ the picture may import what is below. Only `peer`, `transport`, `refusals` and `
     directory
     table | broadcast
     codec | member | memory | proof | trust | waiting
-    keyring | message | timers | events | stats | identity | budget
+    keyring | message | timers | events | stats | identity | budget | hybrid
     checks
     wire | config
 
@@ -30,6 +30,7 @@ Modules:
     events: what the machine tells its shell, and the views it lends
     failure: who answers probes and who does not
     helper: probes made for others
+    hybrid: hybrid logical clocks
     identity: what the room must know of who a node is
     inbox: what becomes of a packet
     keyring: sealing and opening packets under rotated keys

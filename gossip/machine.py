@@ -37,6 +37,7 @@ from gossip.events import (
     RecordView,
     StoredView,
 )
+from gossip.hybrid import HybridClock
 from gossip.identity import Identity
 from gossip.inbox import Inbox
 from gossip.keyring import GossipKey, Keyring, KeyView
@@ -98,8 +99,7 @@ class Machine:
         self.counters = Counters()
         self._config = config
         self._rng = rng
-        self._wall_offset_s = wall_offset_s
-        self._hlc = 0
+        self._hybrid = HybridClock(wall_offset_s)
         self._events: list[Event] = []
         self._retry_s = _FIRST_RETRY_S
         self._is_started = False
@@ -112,7 +112,7 @@ class Machine:
             cluster_id=cluster_id,
             identity=identity,
             counters=self.counters,
-            wall_offset_s=wall_offset_s,
+            clock=self._hybrid,
         )
         self._members = MemberTable()
         self._keyring.home_of = self._members.home_of
@@ -153,7 +153,7 @@ class Machine:
             spread=self._spread,
             counters=self.counters,
             events=self._events,
-            hlc=self._next_hlc,
+            hlc=self._hybrid.next,
             on_epoch=self._go_on_in_epoch,
         )
         self._summary = Summary(
@@ -177,7 +177,7 @@ class Machine:
             spread=self._spread,
             sync=self._sync,
             counters=self.counters,
-            hlc=self._next_hlc,
+            hlc=self._hybrid.next,
         )
         self._inbox = Inbox(
             codec=wire,
@@ -253,16 +253,20 @@ class Machine:
         for scope in self._directory.sign_again():
             self._ledger.plan_head(scope, now=now)
 
+    def set_wall_offset(self, wall_offset_s: float) -> None:
+        """Take note of unix time minus this machine's clock, which may have changed."""
+        self._hybrid.adjust(wall_offset_s)
+
     def attach(self, scope: str, *, now: float) -> None:
         """Take part in a scope."""
-        update = self._directory.attach(scope, hlc=self._next_hlc(now))
+        update = self._directory.attach(scope, hlc=self._hybrid.next(now))
         if update is not None:
             self._sync.start(scope, now=now)
             self._ledger.spread_own(update, now=now)
 
     def detach(self, scope: str, *, now: float) -> None:
         """Leave a scope; its records are forgotten."""
-        update = self._directory.detach(scope, now=now, hlc=self._next_hlc(now))
+        update = self._directory.detach(scope, now=now, hlc=self._hybrid.next(now))
         if update is not None:
             self._sync.stop(scope)
             self._spread.forget(scope)
@@ -274,13 +278,13 @@ class Machine:
 
         Raises InvalidError if the scope is not attached or a limit is passed.
         """
-        update = self._directory.publish(scope, key, value, hlc=self._next_hlc(now))
+        update = self._directory.publish(scope, key, value, hlc=self._hybrid.next(now))
         if update is not None:
             self._ledger.spread_own(update, now=now)
 
     def withdraw(self, scope: str, key: str, *, now: float) -> None:
         """Delete a record of this node, if it is there."""
-        update = self._directory.withdraw(scope, key, now=now, hlc=self._next_hlc(now))
+        update = self._directory.withdraw(scope, key, now=now, hlc=self._hybrid.next(now))
         if update is not None:
             self._ledger.spread_own(update, now=now)
 
@@ -423,12 +427,8 @@ class Machine:
 
     def _go_on_in_epoch(self, epoch: int, now: float) -> None:
         self._keyring.set_epoch(epoch)
-        for update in self._directory.raise_epoch(epoch, hlc=self._next_hlc(now)):
+        for update in self._directory.raise_epoch(epoch, hlc=self._hybrid.next(now)):
             self._ledger.spread_own(update, now=now)
-
-    def _next_hlc(self, now: float) -> int:
-        self._hlc = max(int((now + self._wall_offset_s) * 1000), self._hlc + 1)
-        return self._hlc
 
     def _bootstrap(self, now: float) -> None:
         longest = self._config.bootstrap_interval_s

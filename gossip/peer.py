@@ -137,6 +137,7 @@ class Peer:
             self._machine,
             sockets,
             clock=self._clock,
+            wall=_unix_s,
             on_event=self._on_event,
             server_ssl=self._server_ssl,
             client_ssl=self._client_ssl,
@@ -220,7 +221,7 @@ class Peer:
 
     def unix_s(self, at: float) -> float:
         """Return the unix time of a moment on this node's monotonic clock, by the clocks now."""
-        return time.time_ns() / 1e9 - self._clock() + at
+        return _unix_s() - self._clock() + at
 
     @contextmanager
     def watch(self) -> Generator[asyncio.Event]:
@@ -297,6 +298,10 @@ class Peer:
     def _wake(self) -> None:
         for changed in self._watchers:
             changed.set()
+
+
+def _unix_s() -> float:
+    return time.time_ns() / 1e9
 
 
 def _check_ip(host: str) -> None:

@@ -2,7 +2,7 @@
 
 A head says: at version `maximum`, with the tombstones up to `gc` forgotten, my log is exactly the
 records whose hashes make `root`. It proves records and, what no record's own signature can, that
-nothing is missing. Hashing 10,000 records takes some 30 ms, checking their signatures 1.3 s.
+nothing is missing. For 4,096 records it takes 6 ms, checking their signatures 310 ms.
 
 Signatures of records are no part of it: a node that renewed its certificate signs a new head, and
 what it said before counts on.

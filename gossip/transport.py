@@ -84,6 +84,7 @@ class Transport:
         sockets: Sockets,
         *,
         clock: Callable[[], float],
+        wall: Callable[[], float],
         on_event: Callable[[Event], None],
         server_ssl: Contexts | None,
         client_ssl: Contexts | None,
@@ -92,6 +93,7 @@ class Transport:
         self._machine = machine
         self._sockets = sockets
         self._clock = clock
+        self._wall = wall
         self._on_event = on_event
         self._server_ssl = server_ssl
         self._client_ssl = client_ssl
@@ -166,6 +168,7 @@ class Transport:
     def _fire(self) -> None:
         self._timer = None
         now = self._clock()
+        self._machine.set_wall_offset(self._wall() - now)
         if self._machine.next_timer() <= now:
             self._machine.handle_timer(now=now)
         self.flush()

@@ -17,6 +17,7 @@ from dataclasses import replace
 from enum import Enum
 
 from gossip.budget import Budgets
+from gossip.hybrid import HybridClock
 from gossip.identity import Certificate, ForeignCertificateError, Identity
 from gossip.message import encode
 from gossip.stats import Counters
@@ -30,8 +31,6 @@ _CHECKS_PER_S = 1000.0
 """Signatures checked a second of what one host sends; 0.13 ms each."""
 _CHECKS_BURST = 8000.0
 """What joining a large cluster takes at once."""
-_FUTURE_MS = 10_000
-"""A hybrid logical clock further ahead than this is a lie, or a clock that is wrong."""
 
 
 class Check(Enum):
@@ -53,12 +52,11 @@ class Trust:
         cluster_id: str,
         identity: Identity,
         counters: Counters,
-        wall_offset_s: float,
+        clock: HybridClock,
     ) -> None:
-        """`wall_offset_s`: unix time minus the machine's clock."""
         self._context = b"hivewire gossip\0" + cluster_id.encode() + b"\0"
         self._counters = counters
-        self._wall_offset_s = wall_offset_s
+        self._clock = clock
         self._certificates: OrderedDict[bytes, Certificate] = OrderedDict()
         self._by_node: dict[str, list[bytes]] = {}
         self._budgets = Budgets(rate=_CHECKS_PER_S, most=_CHECKS_BURST)
@@ -160,13 +158,13 @@ class Trust:
 
     def age_s(self, hlc: int, *, now: float) -> float:
         """Return how long ago a record was written, by its owner's clock and this node's."""
-        return now + self._wall_offset_s - hlc / 1000
+        return self._clock.unix_s(now) - hlc / 1000
 
     def is_present(self, hlc: int, *, now: float) -> bool:
         """Tell whether a hybrid logical clock is not of the future; counted if it is."""
-        is_present = hlc <= (now + self._wall_offset_s) * 1000 + _FUTURE_MS
-        self._counters.refused_future += not is_present
-        return is_present
+        is_ahead = self._clock.is_ahead(hlc, now=now)
+        self._counters.refused_future += is_ahead
+        return not is_ahead
 
     def _sign(self, data: bytes) -> bytes:
         self._counters.signed += 1
@@ -221,7 +219,7 @@ class Trust:
         return True
 
     def _is_valid(self, certificate: Certificate, now: float) -> bool:
-        is_valid = certificate.not_before <= now + self._wall_offset_s <= certificate.not_after
+        is_valid = certificate.not_before <= self._clock.unix_s(now) <= certificate.not_after
         self._counters.refused_expired += not is_valid
         return is_valid
 

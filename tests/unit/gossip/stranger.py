@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gossip.hybrid import HybridClock
 from gossip.identity import Identity
 from gossip.keyring import GossipKey, Keyring, KeyState
 from gossip.machine import Machine
@@ -32,7 +33,7 @@ class Stranger:
             cluster_id=cluster_id,
             identity=identity or MemoryAuthority(cluster_id).identity(name, is_manager=False),
             counters=Counters(),
-            wall_offset_s=unix_s,
+            clock=HybridClock(unix_s),
         )
         self.offer = CertificateOffer(self.trust.own.der)
         self._ring = Keyring(cluster_id=cluster_id, node_id=name, epoch=epoch, keys=keys)
