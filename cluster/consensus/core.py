@@ -251,20 +251,31 @@ class RaftCore:
         self._flush()
         return self.is_leader and has_appended and not self._nodes
 
-    def deliver(self, node_id: str, message: EngineMessage) -> None:
-        """Handle a message from a peer; replies leave with the next tick."""
+    def deliver(self, node_id: str, message: EngineMessage) -> bool:
+        """Handle a message from a peer; return whether there is something to do in a tick.
+
+        Replies leave with the next tick.
+        """
         node = self._heard.get(node_id)
         if node is None:
-            return
+            return False
         match message:
             case AppendEntries() | SnapshotChunk() | SnapshotPending():
                 self._following.on_message(node, message)
             case AppendReply():
                 self._on_append_reply(node, message)
+                return not (message.success and self._is_settled)
             case ReadProbe() | ReadProbeReply():
                 self._on_read_message(node, message)
             case _:
                 self._voting.on_message(node, message)
+        return True
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether one more acknowledgement can change nothing: most only say that a peer is up."""
+        is_committed = self._engine.commit_index() == self._wal.last_index
+        return self.is_leader and is_committed and not self._voting.is_handing_over
 
     def _load(self) -> None:
         snapshot = self._snapshots.opened

@@ -48,13 +48,24 @@ class Driver:
 
     def guard(self, call: Callable[[], None]) -> None:
         """Do something that enters the core, then tick soon."""
+
+        def whole() -> bool:
+            call()
+            return True
+
+        self.enter(whole)
+
+    def enter(self, call: Callable[[], bool]) -> None:
+        """Do something that enters the core, and tick soon if it returns that it should."""
         if self._core is None:
             return
         try:
-            call()
+            is_tick_due = call()
         except Exception as error:  # noqa: BLE001 - the outermost shell: see `fail`
             self.fail(error)
-        self.kick()
+            return
+        if is_tick_due:
+            self.kick()
 
     def fail(self, error: Exception) -> None:
         """Stop for good: nothing is sent and nothing answered; other managers will lead."""

@@ -321,7 +321,7 @@ class RaftNode:
             case Answer():
                 self._requests.on_answer(node_id, message)
             case _:
-                self._driver.guard(lambda: self._core.deliver(node_id, message))
+                self._driver.enter(lambda: self._core.deliver(node_id, message))
 
     def session_changed(self, node_id: str) -> None:
         """See `transport.MeshEvents`."""

@@ -100,7 +100,7 @@ class SimNode:
         """Open sessions to peers."""
         self.in_flight: Counter[str] = Counter()
         self.is_paused = False
-        self.held: list[Callable[[], None]] = []
+        self.held: list[Callable[[], object]] = []
         self.is_kicked = False
         self.alarm = 0
         sessions = Sessions(self.ledger, sessions_max=CONFIG.sessions_max)
@@ -180,7 +180,7 @@ class SimNode:
             self.is_kicked = True
             self.world.later(self.world.rng.choice((0.0, 0.001, 0.004)), self.tick)
 
-    def enter(self, call: Callable[[], None]) -> None:
+    def enter(self, call: Callable[[], object]) -> None:
         """Do something in this life, unless it is over; later, while it is paused."""
         if not self.is_running:
             return

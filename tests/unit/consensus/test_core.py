@@ -378,6 +378,18 @@ def test_followers_are_told_of_a_commit_at_once_when_one_waits(lone: LoneCore) -
     assert {m.commit_index for m in lone.take(AppendEntries)} == {lone.wal.commit_index}
 
 
+def test_only_news_are_worth_a_tick(lone: LoneCore) -> None:
+    led(lone)
+    end = lone.wal.last_index + 1
+    settled = AppendReply(lone.core.term, end, reset=False, success=True)
+    assert not lone.core.deliver("n1", settled)
+    assert lone.core.deliver("n1", AppendReply(lone.core.term, end, reset=True, success=False))
+
+    lone.submit(NO_OP)
+
+    assert lone.core.deliver("n1", AppendReply(lone.core.term, end + 1, reset=False, success=True))
+
+
 def test_entries_beyond_a_batch_wait_for_the_next_round(monkeypatch: pytest.MonkeyPatch) -> None:
     lone = led(LoneCore(monkeypatch, config=RaftConfig(batch_bytes=3)))
     fates: list[Fate] = []
