@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol, TypeVar, assert_never
 
-from cluster.model.errors import Conflict, FailedPrecondition, NotFound, OutOfSequence
+from cluster.model.errors import ClusterError, Conflict, FailedPrecondition, NotFound, OutOfSequence
 from cluster.model.ids import NetworkId
 from cluster.model.meta import Meta
 from cluster.model.node import Node
@@ -36,14 +36,18 @@ def apply(snapshot: Snapshot, changes: Iterable[c.Change], index: int) -> Snapsh
     Raises:
         OutOfSequence, NotFound, Conflict, FailedPrecondition: refused; nothing has changed.
     """
-    draft = _Draft(snapshot, index)
+    draft = Draft(snapshot, index)
     for change in changes:
         draft.apply(change)
     return draft.snapshot()
 
 
-class _Draft:
-    """The next snapshot in the making: copies a table when it first changes it."""
+class Draft:
+    """The next snapshot in the making: copies a table when it first changes it.
+
+    Invariant: a change that is refused has changed nothing, so changes of many transactions may
+    follow each other in one draft, each a transaction of its own.
+    """
 
     def __init__(self, base: Snapshot, index: int) -> None:
         self._base = base
@@ -55,6 +59,7 @@ class _Draft:
         self._tasks = base.tasks
 
     def snapshot(self) -> Snapshot:
+        """Return what it has become; it must not be used any more."""
         return Snapshot(
             index=self._index,
             cluster=self._cluster,
@@ -64,7 +69,21 @@ class _Draft:
             tasks=self._tasks,
         )
 
+    def apply_next(self, change: c.Change, index: int) -> None:
+        """Apply the transaction of one change, whose Raft index is `index`.
+
+        Raises:
+            As `apply`; nothing has changed.
+        """
+        last_index, self._index = self._index, index
+        try:
+            self.apply(change)
+        except ClusterError:
+            self._index = last_index
+            raise
+
     def apply(self, change: c.Change) -> None:  # noqa: C901, PLR0912  (one match over all kinds)
+        """Apply one change of the transaction that the draft was made for, or raise as `apply`."""
         match change:
             case c.PutCluster():
                 _check(change.expect, self._cluster, "cluster")
@@ -103,7 +122,7 @@ class _Draft:
                 assert_never(change)
 
     def _stamp(self, meta: Meta) -> Meta:
-        return replace(meta, version=self._index)
+        return Meta(self._index, meta.created_at, meta.updated_at)
 
     def _own(self, table: dict[_Id, _Object], base: Mapping[_Id, _Object]) -> dict[_Id, _Object]:
         """Return `table`, copied if it is still the base snapshot's."""

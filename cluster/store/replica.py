@@ -1,7 +1,11 @@
 """One manager's copy of the replicated state: the latest snapshot, and waking those who watch it.
 
 Consensus drives it: `apply` with each committed command, in order, `dump` and `restore` for
-compaction. Invariant: `apply` never raises; a refused transaction is an answer, not an error.
+compaction. Most transactions are one status of one task, and come in batches: a new snapshot is
+made only when someone looks, not one (and a copy of all tasks) for each.
+
+Invariants: `apply` never raises, a refused transaction is an answer, not an error; what `snapshot`
+has returned does not change.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ from contextlib import contextmanager
 import msgspec
 
 from cluster.model.errors import ERRORS, ClusterError
-from cluster.state.apply import apply
+from cluster.state.apply import Draft, apply
+from cluster.state.changes import Change
 from cluster.state.codec import (
     CorruptStateError,
     decode_changes,
@@ -31,16 +36,20 @@ class Replica:
 
     def __init__(self) -> None:
         self._snapshot = Snapshot()
+        self._draft: Draft | None = None
+        """What was applied since `_snapshot`."""
         self._watchers: set[asyncio.Event] = set()
 
     def snapshot(self) -> Snapshot:
         """Return the state as of the last command applied here."""
+        if self._draft is not None:
+            self._snapshot, self._draft = self._draft.snapshot(), None
         return self._snapshot
 
     def apply(self, index: int, command: bytes) -> bytes:
         """Apply one committed command and return its encoded outcome (see `read_outcome`)."""
         try:
-            self._snapshot = apply(self._snapshot, decode_changes(command), index)
+            self._apply(index, decode_changes(command))
         except ClusterError as error:
             return _encode((type(error).__name__, str(error), index))
         except CorruptStateError as error:
@@ -50,7 +59,7 @@ class Replica:
 
     def dump(self) -> bytes:
         """Return the whole state as bytes."""
-        return encode_snapshot(self._snapshot)
+        return encode_snapshot(self.snapshot())
 
     def restore(self, data: bytes) -> None:
         """Become what `dump` returned.
@@ -58,7 +67,7 @@ class Replica:
         Raises:
             CorruptStateError: it did not return `data`.
         """
-        self._snapshot = decode_snapshot(data)
+        self._snapshot, self._draft = decode_snapshot(data), None
         self._wake()
 
     @contextmanager
@@ -70,6 +79,13 @@ class Replica:
             yield changed
         finally:
             self._watchers.discard(changed)
+
+    def _apply(self, index: int, changes: tuple[Change, ...]) -> None:
+        if len(changes) == 1:
+            self._draft = self._draft or Draft(self._snapshot, self._snapshot.index)
+            self._draft.apply_next(changes[0], index)
+        else:
+            self._snapshot = apply(self.snapshot(), changes, index)
 
     def _wake(self) -> None:
         for changed in self._watchers:
