@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
 
-class _Limit(NamedTuple):
-    at: float
-    """By the loop's clock."""
-    task: asyncio.Task[Any]
+_Limit = tuple[float, asyncio.Task[Any]]
+"""When, by the loop's clock, and what to cancel."""
 
 
 class Deadlines:
@@ -41,7 +39,7 @@ class Deadlines:
         self._number += 1
         number = self._number
         at = self._loop.time() + timeout_s
-        self._limits[number] = _Limit(at, task)
+        self._limits[number] = (at, task)
         if self._timer is None or self._timer.when() > at:
             self._set_timer(at)
         cancelling = task.cancelling()
@@ -62,9 +60,9 @@ class Deadlines:
     def _expire(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for number, limit in list(self._limits.items()):
-            if limit.at <= now:
+        for number, (at, task) in list(self._limits.items()):
+            if at <= now:
                 del self._limits[number]
-                limit.task.cancel()
+                task.cancel()
         if self._limits:
-            self._set_timer(min(limit.at for limit in self._limits.values()))
+            self._set_timer(min(at for at, _ in self._limits.values()))
