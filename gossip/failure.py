@@ -92,6 +92,7 @@ class Detector:
         )
         self.paths = Paths(config=config, on_change=on_path)
         self._me = node_id
+        self._refuted_at = -config.probe_interval_s
         self._config = config
         self._rng = rng
         self._timers = timers
@@ -128,9 +129,15 @@ class Detector:
         self._checks.clear()
         self.suspicions.postpone(lag_s, now=now)
 
-    def refuted(self) -> None:
-        """Take note that this node had to refute a suspicion: perhaps it is slow itself."""
-        self._worsen()
+    def refuted(self, *, now: float) -> None:
+        """Take note that this node had to refute a suspicion: perhaps it is slow itself.
+
+        Once for each probe is enough: a liar that accuses it all the time would make it probe ever
+        more slowly, while an answer makes up for one.
+        """
+        if now >= self._refuted_at + self._config.probe_interval_s * (self.health + 1):
+            self._refuted_at = now
+            self._worsen()
 
     def forget(self, node_id: str, *, now: float) -> None:
         """Drop what is remembered of a member that is gone."""

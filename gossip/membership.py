@@ -231,7 +231,7 @@ class Membership:
             self._events.append(Removed())
         elif claim.incarnation == self.me.incarnation:
             self._counters.refutations += 1
-            self.detector.refuted()
+            self.detector.refuted(now=now)
             self._refute(claim.incarnation, now=now)
         if not self.has_left:  # whoever says so may be nobody's peer: answer it directly
             self._outbox.send(source, self.me)

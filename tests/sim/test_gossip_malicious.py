@@ -99,3 +99,4 @@ def test_one_accuser_is_not_enough_however_often_it_speaks() -> None:
                 world.liar.tell(node, world.liar.accuse(me))
         net.run(0.1)
         world.check()
+        assert victim.machine.stats().health <= 2

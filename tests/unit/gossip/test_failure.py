@@ -97,8 +97,8 @@ def test_buddy_system_can_be_switched_off(*, tells: bool) -> None:
 
 def test_health_is_bounded_and_stretches_interval_and_timeout() -> None:
     bench = Bench("b", "c", "d")
-    for _ in range(20):
-        bench.detector.refuted()
+    for number in range(20):
+        bench.detector.refuted(now=number * 10.0)
     assert bench.detector.health == 7
     bench.start_probe()
     bench.run_until(bench.now + 8 * CONFIG.probe_timeout_s - 0.01)
@@ -114,7 +114,7 @@ def test_health_is_bounded_and_stretches_interval_and_timeout() -> None:
 
 def test_success_heals_and_a_probe_that_no_helper_could_check_worsens() -> None:
     bench = Bench("b")
-    bench.detector.refuted()
+    bench.detector.refuted(now=0.0)
     ping = bench.start_probe()
     bench.detector.take_ack(Ack(ping.sequence, 0), "b", now=bench.now + 0.01)
     assert bench.detector.health == 0
