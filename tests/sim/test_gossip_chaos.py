@@ -8,7 +8,7 @@ import pytest
 
 from gossip.config import GossipConfig
 from gossip.wire import NODES, DigestEntry, State
-from tests.sim.gossip_network import SEEDS, Node, SimNetwork
+from tests.sim.gossip_network import SEEDS, Node, SimNetwork, mode
 
 _FAULTS_S = 90.0
 _HEAL_S = 120.0
@@ -20,7 +20,9 @@ class _World:
     def __init__(self, seed: int) -> None:
         self.rng = Random(seed)
         config = self.rng.choice([GossipConfig.lan(), GossipConfig.local()])
-        self.net = SimNetwork(self.rng.randint(3, 8), seed=seed, config=config, duplicates=0.02)
+        self.net = SimNetwork(
+            self.rng.randint(3, 8), seed=seed, mode=mode(seed), config=config, duplicates=0.02
+        )
         self.truth: dict[str, dict[str, bytes]] = {}
         self.said: set[tuple[str, str, bytes]] = set()
         self.positions: dict[tuple[str, int, str, str], tuple[int, ...]] = {}

@@ -11,7 +11,7 @@ import pytest
 from gossip.config import GossipConfig
 from gossip.events import Event, MemberChanged, PathChanged
 from gossip.wire import State
-from tests.sim.gossip_network import SEEDS, SimNetwork
+from tests.sim.gossip_network import SEEDS, SimNetwork, mode
 
 Happened = list[tuple[str, Event]]
 
@@ -35,7 +35,7 @@ def test_death_of_a_process_on_a_live_host_is_known_within_two_and_a_half_second
     """The target for 30 nodes: 2.5 s for the 95th percentile."""
     times: list[float] = []
     for seed in range(20):
-        net = SimNetwork(30, seed=seed)
+        net = SimNetwork(30, seed=seed, mode=mode(seed))
         net.run(6 + net.rng.random() * 3)
         started = net.now
         net.kill_process("n7")
@@ -55,7 +55,7 @@ def test_process_that_is_back_soon_was_not_dead(seed: int) -> None:
         refused_suspicion_s=2.5,
         suspicion_max_multiplier=3,
     )
-    net = SimNetwork(5, seed=seed, config=config, latency_s=(0.0001, 0.001))
+    net = SimNetwork(5, seed=seed, mode=mode(seed), config=config, latency_s=(0.0001, 0.001))
     net.run(5)
     net.kill_process("n2")
     net.run(2.4)
@@ -69,7 +69,7 @@ def test_process_that_is_back_soon_was_not_dead(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_forged_refusals_kill_nobody(seed: int) -> None:
     """Every packet that anybody sends to n2 is answered by a forged error, and arrives as well."""
-    net = SimNetwork(8, seed=seed)
+    net = SimNetwork(8, seed=seed, mode=mode(seed))
     net.run(5)
     net.refusing.add(net.nodes["n2"].address)
     happened = _listen(net)
@@ -84,7 +84,7 @@ def test_forged_refusals_kill_nobody(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_one_way_links_make_no_storm(seed: int) -> None:
     """n1 hears n2 but cannot reach it, n3 hears nobody."""
-    net = SimNetwork(8, seed=seed)
+    net = SimNetwork(8, seed=seed, mode=mode(seed))
     net.run(5)
     net.cut.add(("n1", "n2"))
     net.cut |= {(f"n{i}", "n3") for i in range(8) if i != 3}
@@ -102,7 +102,7 @@ def test_one_way_links_make_no_storm(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_member_behind_a_broken_way_is_flagged_by_those_who_cannot_reach_it(seed: int) -> None:
-    net = SimNetwork(6, seed=seed)
+    net = SimNetwork(6, seed=seed, mode=mode(seed))
     net.run(10)
     net.cut |= {("n1", "n2"), ("n2", "n1")}
     happened = _listen(net)
@@ -120,7 +120,7 @@ def test_member_behind_a_broken_way_is_flagged_by_those_who_cannot_reach_it(seed
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_few_lost_packets_flag_nobody(seed: int) -> None:
-    net = SimNetwork(8, seed=seed, loss=0.05)
+    net = SimNetwork(8, seed=seed, mode=mode(seed), loss=0.05)
     happened = _listen(net)
     net.run(120)
 
@@ -130,7 +130,7 @@ def test_few_lost_packets_flag_nobody(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_wrong_advertised_port_makes_no_storm(seed: int) -> None:
     """Everyone sends n2's packets where nobody listens; what n2 asks is answered, though."""
-    net = SimNetwork(8, seed=seed)
+    net = SimNetwork(8, seed=seed, mode=mode(seed))
     net.run(5)
     net.misdirect("n2")
     net.run(150)

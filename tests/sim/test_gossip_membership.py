@@ -8,7 +8,7 @@ import pytest
 
 from gossip.config import GossipConfig
 from gossip.wire import State
-from tests.sim.gossip_network import SEEDS, SimNetwork
+from tests.sim.gossip_network import SEEDS, SHARE, SimNetwork, mode
 
 LOCAL = GossipConfig.local()
 
@@ -26,14 +26,14 @@ def _detection_s(net: SimNetwork, name: str) -> float:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_all_nodes_learn_of_all_despite_loss(seed: int) -> None:
-    net = SimNetwork(10, seed=seed, loss=0.05, duplicates=0.05)
+    net = SimNetwork(10, seed=seed, mode=mode(seed), loss=0.05, duplicates=0.05)
 
     assert net.run(15, net.all_alive)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", SHARE)
 def test_sixty_nodes_that_join_at_once_know_each_other_within_three_seconds(seed: int) -> None:
-    net = SimNetwork(60, seed=seed)
+    net = SimNetwork(60, seed=seed, mode=mode(seed))
 
     assert net.run(3, net.all_alive, every_s=0.1)
 
@@ -51,7 +51,7 @@ def test_death_is_known_as_soon_as_with_memberlist() -> None:
     """The anchor, memberlist 0.6.0 at 8 nodes: median 5.88 s until all know (24 samples)."""
     times: list[float] = []
     for seed in range(9):
-        net = SimNetwork(8, seed=seed)
+        net = SimNetwork(8, seed=seed, mode=mode(seed))
         net.run(8 + net.rng.random() * 3)
         times.append(_detection_s(net, "n3"))
 
@@ -61,7 +61,7 @@ def test_death_is_known_as_soon_as_with_memberlist() -> None:
 def test_death_is_known_within_two_seconds_on_one_machine() -> None:
     times: list[float] = []
     for seed in range(10):
-        net = SimNetwork(5, seed=seed, config=LOCAL, latency_s=(0.0001, 0.001))
+        net = SimNetwork(5, seed=seed, mode=mode(seed), config=LOCAL, latency_s=(0.0001, 0.001))
         net.run(4 + net.rng.random())
         times.append(_detection_s(net, "n3"))
 
@@ -71,7 +71,7 @@ def test_death_is_known_within_two_seconds_on_one_machine() -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_each_of_successive_deaths_is_noticed_as_soon(seed: int) -> None:
     """The anchor, memberlist, counts the dead as confirmers: 5.9, 13.2, 25.9 s."""
-    net = SimNetwork(4, seed=seed)
+    net = SimNetwork(4, seed=seed, mode=mode(seed))
     net.run(5)
 
     times = [_detection_s(net, name) for name in ("n3", "n2", "n1")]
@@ -82,7 +82,7 @@ def test_each_of_successive_deaths_is_noticed_as_soon(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nobody_is_declared_dead_for_lost_packets(seed: int) -> None:
-    net = SimNetwork(8, seed=seed, loss=0.2)
+    net = SimNetwork(8, seed=seed, mode=mode(seed), loss=0.2)
     net.run(60)
 
     assert sum(node.machine.counters.deaths for node in net.up) == 0
@@ -92,7 +92,7 @@ def test_nobody_is_declared_dead_for_lost_packets(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_two_halves_find_each_other_after_a_partition(seed: int) -> None:
-    net = SimNetwork(6, seed=seed)
+    net = SimNetwork(6, seed=seed, mode=mode(seed))
     net.run(5)
     net.split(["n0", "n1", "n2"])
     assert net.run(60, lambda: _everyone_says_of_the_other_side(net), every_s=0.1)
@@ -112,7 +112,7 @@ def _everyone_says_of_the_other_side(net: SimNetwork) -> bool:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_one_way_link_harms_nobody(seed: int) -> None:
-    net = SimNetwork(6, seed=seed)
+    net = SimNetwork(6, seed=seed, mode=mode(seed))
     net.run(5)
     net.cut.add(("n1", "n2"))
     net.run(60)
@@ -123,7 +123,7 @@ def test_one_way_link_harms_nobody(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nodes_that_reach_each_other_only_through_a_third_stay_alive(seed: int) -> None:
-    net = SimNetwork(5, seed=seed)
+    net = SimNetwork(5, seed=seed, mode=mode(seed))
     net.run(5)
     net.cut |= {("n1", "n2"), ("n2", "n1")}
     net.run(40)
@@ -133,7 +133,7 @@ def test_nodes_that_reach_each_other_only_through_a_third_stay_alive(seed: int) 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_paused_node_comes_back_and_accuses_nobody(seed: int) -> None:
-    net = SimNetwork(6, seed=seed)
+    net = SimNetwork(6, seed=seed, mode=mode(seed))
     net.run(5)
     net.pause("n2")
     net.run(30)
@@ -146,10 +146,10 @@ def test_paused_node_comes_back_and_accuses_nobody(seed: int) -> None:
     assert net.machine("n2").counters.deaths == 0
 
 
-@pytest.mark.parametrize("keeps_disk", [True, False])
-@pytest.mark.parametrize("clock_s", [0.0, -3600.0])
-def test_restarted_node_is_alive_again(*, keeps_disk: bool, clock_s: float) -> None:
-    net = SimNetwork(5, seed=3)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_restarted_node_is_alive_again(seed: int) -> None:
+    net = SimNetwork(5, seed=seed, mode=mode(seed))
+    keeps_disk, clock_s = net.rng.random() < 0.5, net.rng.choice([0.0, -3600.0, 5.0])
     net.run(5)
     net.kill("n2")
     net.run(1)
@@ -162,7 +162,7 @@ def test_restarted_node_is_alive_again(*, keeps_disk: bool, clock_s: float) -> N
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_mass_restart_does_not_split_the_cluster(seed: int) -> None:
-    net = SimNetwork(8, seed=seed)
+    net = SimNetwork(8, seed=seed, mode=mode(seed))
     net.run(5)
     for name in net.nodes:
         net.kill(name)
@@ -174,7 +174,7 @@ def test_mass_restart_does_not_split_the_cluster(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_all_bootstrap_nodes_restart_at_once(seed: int) -> None:
-    net = SimNetwork(7, seed=seed)
+    net = SimNetwork(7, seed=seed, mode=mode(seed))
     net.run(5)
     managers = ["n0", "n1", "n2"]
     for name in managers:
@@ -186,8 +186,9 @@ def test_all_bootstrap_nodes_restart_at_once(seed: int) -> None:
     assert net.run(60, net.all_alive, every_s=0.1)
 
 
-def test_leaver_is_known_to_have_left_and_may_return() -> None:
-    net = SimNetwork(5, seed=1)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_leaver_is_known_to_have_left_and_may_return(seed: int) -> None:
+    net = SimNetwork(5, seed=seed, mode=mode(seed))
     net.run(5)
     net.do("n2", lambda m: m.leave(now=net.now))
     assert net.run(1, lambda: _everyone_says(net, "n2", State.LEFT))
@@ -212,8 +213,9 @@ def test_removed_node_stays_out_until_it_restarts() -> None:
     assert net.run(5, net.all_alive)
 
 
-def test_two_nodes_with_one_id_do_not_disturb_others() -> None:
-    net = SimNetwork(5, seed=2)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_nodes_with_one_id_do_not_disturb_others(seed: int) -> None:
+    net = SimNetwork(5, seed=seed, mode=mode(seed))
     net.run(5)
     twin = net.nodes["n2"]
     double = net.add("n9", join=["n0"])
@@ -259,8 +261,9 @@ def test_same_seed_same_trace() -> None:
     assert run() == run()
 
 
-def test_node_without_disk_and_clock_outbids_the_life_that_is_held_dead() -> None:
-    net = SimNetwork(4, seed=35)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_node_without_disk_and_clock_outbids_the_life_that_is_held_dead(seed: int) -> None:
+    net = SimNetwork(4, seed=seed, mode=mode(seed))
     net.run(5)
     net.kill("n2")
     net.run(30)
