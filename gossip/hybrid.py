@@ -25,6 +25,10 @@ class HybridClock:
         """Take note of how far unix time and the machine's clock are apart now."""
         self._wall_offset_s = wall_offset_s
 
+    def is_set_back(self, now: float) -> bool:
+        """Tell whether what was said last is of the future, by the wall clock as it is now."""
+        return self.is_ahead(self._last, now=now)
+
     def unix_s(self, now: float) -> float:
         """Return unix time at `now` on the machine's clock."""
         return now + self._wall_offset_s

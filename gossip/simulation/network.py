@@ -231,6 +231,11 @@ class SimNetwork:
             self._send(node, data, address)
         self._serve_inbox(node)
 
+    def set_clock(self, name: str, wrong_s: float) -> None:
+        """Let a node's wall clock jump: it is wrong by `wrong_s` from now on."""
+        self.nodes[name].clock_s = wrong_s
+        self.do(name, lambda m: m.set_wall_offset(UNIX_S + wrong_s, now=self.now))
+
     def split(self, *groups: Iterable[str]) -> None:
         """Part the network; nodes in no group stay together."""
         for node in self.nodes.values():

@@ -57,7 +57,7 @@ def test_update_reaches_five_nodes_within_a_tenth_of_a_second() -> None:
         net.run(0.5)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", SHARE)
 def test_missed_update_is_repaired_within_five_seconds(seed: int) -> None:
     net = _cluster(8, seed=seed)
     net.split(["n5"])
@@ -278,7 +278,7 @@ def test_records_of_one_who_left_the_cluster_are_gone() -> None:
     assert all(net.seen(name, "net") == {} for name in ("n0", "n1", "n3"))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", SHARE)
 def test_restarted_owner_starts_with_no_records(seed: int) -> None:
     net = _cluster(4, seed=seed)
     net.publish("n2", "net", "old", b"x")

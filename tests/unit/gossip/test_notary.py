@@ -137,7 +137,7 @@ def test_a_host_that_was_suspended_believes_others_again() -> None:
     a, z = make_machine("a"), Stranger()
     z.tell(a, z.record(50, hlc=3_600_000), now=1.0)
     assert member(a, "z") is None
-    a.set_wall_offset(3600.0)
+    a.set_wall_offset(3600.0, now=0.0)
     z.tell(a, z.record(50, hlc=3_600_000), now=1.0)
 
     assert _state(a, "z") is State.ALIVE
