@@ -48,6 +48,28 @@ def create_namespace(path: Path) -> None:
         raise
 
 
+def furnish_namespace(
+    path: Path, sysctls: Iterable[tuple[str, str]], furnish: Callable[[], object]
+) -> None:
+    """Make the namespace at `path` unless it is there, and set `sysctls` and call `furnish` in it.
+
+    May run again over what an interrupted run left.
+
+    Raises:
+        OSError: it could not be made or entered, or `furnish` has failed.
+    """
+    if not is_namespace(path):
+        delete_namespace(path)
+        create_namespace(path)
+
+    def fill() -> None:
+        for name, value in sysctls:
+            write_sysctl(name, value)
+        furnish()
+
+    run_in_namespace(path, fill)
+
+
 def delete_namespace(path: Path) -> None:
     """Unpin the namespace at `path`, if it is pinned; it ends with its last process and socket."""
     libc = _libc()

@@ -19,12 +19,11 @@ from dataplane.kernel import rtnetlink as rt
 from dataplane.kernel.channel import Channel, NetlinkError
 from dataplane.kernel.names import NETWORK_BRIDGE, NETWORK_TUNNEL, network_path
 from dataplane.kernel.netns import (
-    create_namespace,
     delete_namespace,
+    furnish_namespace,
     is_namespace,
     open_namespace,
     run_in_namespace,
-    write_sysctl,
 )
 from dataplane.state import Segment
 
@@ -42,18 +41,12 @@ _SYSCTLS = (
 
 def make_network(directory: Path, network: str) -> None:
     """Perform `MakeNetwork`."""
-    path = network_path(directory, network)
-    if not is_namespace(path):
-        delete_namespace(path)
-        create_namespace(path)
 
-    def fill() -> None:
-        for name, value in _SYSCTLS:
-            write_sysctl(name, value)
+    def make_bridge() -> None:
         with Channel() as channel:
             channel.request(rt.make_bridge(NETWORK_BRIDGE), ignore=(errno.EEXIST,))
 
-    run_in_namespace(path, fill)
+    furnish_namespace(network_path(directory, network), _SYSCTLS, make_bridge)
 
 
 def set_segment(directory: Path, operation: SetSegment) -> None:

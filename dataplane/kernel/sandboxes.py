@@ -28,8 +28,8 @@ from dataplane.kernel.names import (
     sandbox_path,
 )
 from dataplane.kernel.netns import (
-    create_namespace,
     delete_namespace,
+    furnish_namespace,
     is_namespace,
     open_namespace,
     run_in_namespace,
@@ -50,18 +50,12 @@ _SYSCTLS = (
 
 def make_sandbox(directory: Path, sandbox: str) -> None:
     """Perform `MakeSandbox`."""
-    path = sandbox_path(directory, sandbox)
-    if not is_namespace(path):
-        delete_namespace(path)
-        create_namespace(path)
 
-    def fill() -> None:
-        for name, value in _SYSCTLS:
-            write_sysctl(name, value)
+    def raise_loopback() -> None:
         with Channel() as channel:
             channel.request(rt.set_link(_LOOPBACK_INDEX))
 
-    run_in_namespace(path, fill)
+    furnish_namespace(sandbox_path(directory, sandbox), _SYSCTLS, raise_loopback)
 
 
 def plug(directory: Path, operation: Plug) -> None:
