@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import ssl
 import tomllib
@@ -10,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from cluster.model.version import VERSION
-from cluster.node.footprint import settle, unwritten_mappings, without_public_authorities
+from cluster.node.footprint import (
+    after_start,
+    settle,
+    unwritten_mappings,
+    without_public_authorities,
+)
 
 
 def test_public_authorities_are_hidden_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,3 +61,15 @@ def test_only_what_files_hold_unchanged_is_given_back() -> None:
 def test_a_process_goes_on_after_settling() -> None:
     settle()
     assert ssl.create_default_context().minimum_version
+
+
+def test_cycles_are_looked_for_again_once_the_daemon_serves() -> None:
+    threshold = gc.get_threshold()
+    gc.disable()
+    try:
+        after_start()
+        assert gc.isenabled()
+    finally:
+        gc.enable()
+        gc.set_threshold(*threshold)
+        gc.unfreeze()
