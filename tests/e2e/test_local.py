@@ -129,7 +129,7 @@ def _all_ready(api: Api) -> bool:
 def test_junk_at_a_port_is_dropped(layout: Layout, port: int) -> None:
     node = layout.nodes[0]
     # The test before has restarted the daemon, which speaks gossip only after its first plan.
-    half_open = [wait_until("the port is open", lambda: connect(layout, node, port))]
+    half_open = [wait_until("gossip listens", lambda: connect(layout, node, 7946))]
     half_open += [connect(layout, node, port) for _ in range(20)]
     for junk in (b"GET / HTTP/1.0\r\n\r\n", os.urandom(4096), b"\x16\x03\x01" + b"\xff" * 600):
         with connect(layout, node, port) as connection:
