@@ -10,7 +10,7 @@ from gossip.config import GossipConfig
 from gossip.wire import NODES, DigestEntry, State
 from tests.sim.gossip_network import SEEDS, Node, SimNetwork, mode
 
-_FAULTS_S = 90.0
+_FAULTS_S = 50.0
 _HEAL_S = 120.0
 
 

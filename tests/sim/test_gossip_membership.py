@@ -83,7 +83,7 @@ def test_each_of_successive_deaths_is_noticed_as_soon(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nobody_is_declared_dead_for_lost_packets(seed: int) -> None:
     net = SimNetwork(8, seed=seed, mode=mode(seed), loss=0.2)
-    net.run(60)
+    net.run(30)
 
     assert sum(node.machine.counters.deaths for node in net.up) == 0
     net.faults.loss = 0.0
@@ -115,7 +115,7 @@ def test_one_way_link_harms_nobody(seed: int) -> None:
     net = SimNetwork(6, seed=seed, mode=mode(seed))
     net.run(5)
     net.cut.add(("n1", "n2"))
-    net.run(60)
+    net.run(30)
 
     assert sum(node.machine.counters.deaths for node in net.up) == 0
     assert net.machine("n1").counters.probes_relayed > 0
