@@ -10,7 +10,7 @@ Source: Kulkarni et al., "Logical Physical Clocks", 2014.
 from __future__ import annotations
 
 FUTURE_MS = 10_000
-"""A clock further ahead than this is a lie, or a wall clock that is wrong."""
+"""A clock further ahead than this is a lie, or one of two wall clocks is wrong."""
 
 
 class HybridClock:
@@ -25,26 +25,15 @@ class HybridClock:
         """Take note of how far unix time and the machine's clock are apart now."""
         self._wall_offset_s = wall_offset_s
 
-    def is_set_back(self, now: float) -> bool:
-        """Tell whether what was said last is of the future, by the wall clock as it is now."""
-        return self.is_ahead(self._last, now=now)
-
     def unix_s(self, now: float) -> float:
         """Return unix time at `now` on the machine's clock."""
         return now + self._wall_offset_s
 
     def next(self, now: float) -> int:
-        """Return a value above every earlier one.
-
-        Except after the wall clock was set back by more than `FUTURE_MS`: what was said with the
-        wrong one nobody has believed, and would not believe for as long again.
-        """
-        wall = int(self.unix_s(now) * 1000)
-        if self._last > wall + FUTURE_MS:
-            self._last = 0
-        self._last = max(wall, self._last + 1)
+        """Return a value above every earlier one."""
+        self._last = max(int(self.unix_s(now) * 1000), self._last + 1)
         return self._last
 
     def is_ahead(self, hlc: int, *, now: float) -> bool:
-        """Tell whether another's value is of the future."""
+        """Tell whether another's value is of the future by this node's clock."""
         return hlc > self.unix_s(now) * 1000 + FUTURE_MS

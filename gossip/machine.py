@@ -253,15 +253,9 @@ class Machine:
         for scope in self._directory.sign_again():
             self._ledger.plan_head(scope, now=now)
 
-    def set_wall_offset(self, wall_offset_s: float, *, now: float) -> None:
-        """Take note of unix time minus this machine's clock, which may have changed.
-
-        When it was far ahead and is corrected, nobody believes what this node said since then, for
-        as long: it goes on in a newer epoch, in which everything is said again.
-        """
+    def set_wall_offset(self, wall_offset_s: float) -> None:
+        """Take note of unix time minus this machine's clock, which may have changed."""
         self._hybrid.adjust(wall_offset_s)
-        if self._is_started and self._hybrid.is_set_back(now):
-            self._membership.go_on_in_epoch(self.me.epoch + 1, now=now)
 
     def attach(self, scope: str, *, now: float) -> None:
         """Take part in a scope."""

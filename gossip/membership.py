@@ -203,7 +203,7 @@ class Membership:
             self._retry.pop(node_id, None)
             self._directory.member_changed(node_id)
 
-    def go_on_in_epoch(self, epoch: int, *, now: float) -> None:
+    def _go_on_in_epoch(self, epoch: int, *, now: float) -> None:
         """Begin a newer life of this node, without a restart."""
         hlc = self._hlc(now)
         self.me = self._trust.sign_node(replace(self.me, epoch=epoch, incarnation=0, hlc=hlc))
@@ -220,7 +220,7 @@ class Membership:
             self._refute(record.incarnation, now=now)
         elif now >= self._epoch_raised_at + _EPOCH_PAUSE_S and record.epoch < 2**63:
             self._epoch_raised_at = now
-            self.go_on_in_epoch(record.epoch + 1, now=now)
+            self._go_on_in_epoch(record.epoch + 1, now=now)
 
     def _take_own_claim(self, claim: Claim, source: Address, *, now: float) -> None:
         if self.has_left or claim.epoch > self.me.epoch:

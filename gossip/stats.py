@@ -75,8 +75,8 @@ class Counters:
     """Departures of others that no manager signed."""
     refused_quota: int = 0
     """Records over the limits of a log."""
-    refused_future: int = 0
-    """Records of more than ten seconds in the future: a liar's, or one of the clocks is wrong."""
+    clocks_ahead: int = 0
+    """Records stamped more than ten seconds ahead of this node's clock: one of the two is wrong."""
     certificates_awaited: int = 0
     """Records and claims held until a certificate comes."""
     certificates_missed: int = 0

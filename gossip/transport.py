@@ -168,7 +168,7 @@ class Transport:
     def _fire(self) -> None:
         self._timer = None
         now = self._clock()
-        self._machine.set_wall_offset(self._wall() - now, now=now)
+        self._machine.set_wall_offset(self._wall() - now)
         if self._machine.next_timer() <= now:
             self._machine.handle_timer(now=now)
         self.flush()

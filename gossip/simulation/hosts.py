@@ -23,8 +23,6 @@ class Node:
     """What its disk says."""
     service_s: float
     """How long it is busy with one packet: an inbox is never processed in zero time."""
-    clock_s: float = 0.0
-    """Its wall clock is wrong by so much."""
     is_up: bool = True
     is_paused: bool = False
     is_blocked: bool = False

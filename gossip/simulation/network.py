@@ -199,11 +199,11 @@ class SimNetwork:
         clock_s: float = 0.0,
         join: Iterable[str] = (),
     ) -> None:
-        """Start a node again, in a new life; `clock_s`: its wall clock was wrong at that moment."""
+        """Start a node again, in a new life; its wall clock is `clock_s` ahead of the others'."""
         node = self.nodes[name]
         wall_ms = self._wall_ms(clock_s)
         epoch = max(node.epoch + 1, wall_ms) if keeps_disk else wall_ms
-        node.begin(self.make_machine(name, epoch), epoch)
+        node.begin(self.make_machine(name, epoch, clock_s=clock_s), epoch)
         self.refusing.discard(node.address)
         self._boot(node, list(join) or [other for other in self.nodes if other != name][:3])
 
@@ -233,8 +233,7 @@ class SimNetwork:
 
     def set_clock(self, name: str, wrong_s: float) -> None:
         """Let a node's wall clock jump: it is wrong by `wrong_s` from now on."""
-        self.nodes[name].clock_s = wrong_s
-        self.do(name, lambda m: m.set_wall_offset(UNIX_S + wrong_s, now=self.now))
+        self.do(name, lambda m: m.set_wall_offset(UNIX_S + wrong_s))
 
     def split(self, *groups: Iterable[str]) -> None:
         """Part the network; nodes in no group stay together."""
@@ -279,7 +278,7 @@ class SimNetwork:
         """Return the records a node sees in a scope."""
         return {(r.owner, r.key): r.value for r in self.machine(name).records(scope)}
 
-    def make_machine(self, name: str, epoch: int) -> Machine:
+    def make_machine(self, name: str, epoch: int, *, clock_s: float = 0.0) -> Machine:
         """Return a machine of this network, not started yet."""
         return Machine(
             node_id=name,
@@ -290,7 +289,7 @@ class SimNetwork:
             keys=self.rings.get(name, KEYS),
             identity=AUTHORITY.identity(name, is_manager=name not in self.workers),
             rng=Random(self.rng.getrandbits(64)),  # noqa: S311 - as above
-            wall_offset_s=UNIX_S,
+            wall_offset_s=UNIX_S + clock_s,
             codec=ObjectCodec if self.mode is Mode.OBJECTS else SealedCodec,
         )
 

@@ -50,7 +50,6 @@ class _World:
         for node in self.honest:
             assert self._seen(node) == self._expected()
             assert self.net.seen(node.name, "elsewhere") == {}
-            assert (NAME, "future") not in self.net.seen(node.name, _SCOPE)
             views = {view.node_id: view for view in node.machine.members()}
             assert set(views) == {*self.epochs, NAME}
             for name, epoch in self.epochs.items():

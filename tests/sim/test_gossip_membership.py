@@ -149,13 +149,18 @@ def test_paused_node_comes_back_and_accuses_nobody(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_restarted_node_is_alive_again(seed: int) -> None:
     net = SimNetwork(5, seed=seed, mode=mode(seed))
-    keeps_disk, clock_s = net.rng.random() < 0.5, net.rng.choice([0.0, -3600.0, 5.0])
+    keeps_disk, clock_s = net.rng.random() < 0.5, net.rng.choice([0.0, -3600.0, 3600.0])
     net.run(5)
     net.kill("n2")
     net.run(1)
     net.restart("n2", keeps_disk=keeps_disk, clock_s=clock_s)
 
     assert net.run(20, net.all_alive)
+    for name in net.nodes:
+        net.attach(name, "net")
+        net.publish(name, "net", "k", name.encode())
+    everybody = {(name, "k"): name.encode() for name in net.nodes}
+    assert net.run(10, lambda: all(net.seen(name, "net") == everybody for name in net.nodes))
     net.run(10)
     assert net.all_alive()
 

@@ -37,7 +37,6 @@ def _refused(stats: PeerStats) -> dict[str, float]:
         "foreign": c.refused_foreign,
         "expired": c.refused_expired,
         "unauthorized": c.refused_unauthorized,
-        "future": c.refused_future,
         "quota": c.refused_quota,
     }
 
@@ -182,10 +181,16 @@ GOSSIP: tuple[Metric[PeerStats], ...] = (
         "hivewire_gossip_refused_total",
         "What was said and not believed: forged (its node did not sign it), foreign (a certificate "
         "of another cluster), expired (a certificate that is not valid now), unauthorized (a "
-        "departure that no manager signed), future (more than ten seconds ahead of this clock), "
-        "quota (more than one node may publish).",
+        "departure that no manager signed), quota (more than one node may publish).",
         _refused,
         ("reason",),
+    ),
+    Metric(
+        Kind.COUNTER,
+        "hivewire_gossip_clocks_ahead_total",
+        "Records stamped more than ten seconds ahead of this node's clock: one of the two is "
+        "wrong.",
+        lambda s: _counters(s).clocks_ahead,
     ),
     Metric(
         Kind.COUNTER,
