@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 
+VXLAN_PORT = 4789
+"""UDP port of every tunnel (RFC 7348)."""
 OVERLAY_MTU = 1450
 """Bytes: an Ethernet MTU of 1500 less the 50 bytes of VXLAN over IPv4 (RFC 7348)."""
 
@@ -32,7 +34,7 @@ class Underlay:
     the node exists. Fixes the node's gateway subnet and MAC (see `dataplane.addressing`)."""
     address: IPv4Address
     """Data-path address: source of everything that this node encapsulates."""
-    vxlan_port: int = 4789
+    vxlan_port: int = VXLAN_PORT
 
 
 @dataclass(frozen=True, slots=True)

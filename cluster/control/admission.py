@@ -13,7 +13,7 @@ from cluster.model.errors import Conflict, FailedPrecondition, Invalid
 from cluster.model.ids import ServiceId
 from cluster.model.network import NetworkSpec, SubnetSpec
 from cluster.model.service import PortSpec, PublishMode, ServiceSpec
-from cluster.state.ports import clashing_port
+from cluster.state.ports import clashing_port, ports_of_nodes
 from cluster.state.snapshot import Snapshot
 from dataplane.addressing import RESERVED
 
@@ -46,14 +46,20 @@ def check_ports(spec: ServiceSpec, snapshot: Snapshot, service_id: ServiceId) ->
 
     Raises:
         Invalid: `spec` publishes a port twice.
-        FailedPrecondition: another service has it.
+        FailedPrecondition: another service has it, or the nodes talk to each other there.
     """
+    held = ports_of_nodes(snapshot)
     seen: set[tuple[str, int]] = set()
     for port in spec.ports:
         key = (port.protocol, port.published_port)
         if port.published_port and key in seen:
             raise Invalid(f"published port {port.published_port}/{port.protocol} is given twice")
         seen.add(key)
+        if key in held:
+            raise FailedPrecondition(
+                f"port '{port.published_port}' ({port.protocol}) is already in use by the nodes of "
+                "the cluster among themselves"
+            )
     clash = clashing_port(snapshot, service_id, spec.ports)
     if clash is not None:
         port, holder = clash

@@ -37,7 +37,7 @@ from cluster.state.changes import (
     Change,
     ReportStatus,
 )
-from cluster.state.ports import published_ports
+from cluster.state.ports import ports_of_nodes, published_ports
 from cluster.state.snapshot import Snapshot
 from dataplane.addressing import INGRESS_VNI, RESERVED
 
@@ -227,7 +227,8 @@ class _Endpoints:
         if self._ports is None:
             services = self._snapshot.services.values()
             held = [p for service in services for p in published_ports(service)]
-            self._ports = {(p.protocol, p.published_port) for p in held}
+            self._ports = ports_of_nodes(self._snapshot)
+            self._ports |= {(p.protocol, p.published_port) for p in held}
         for number in DYNAMIC_PORTS:
             if (port.protocol, number) not in self._ports:
                 self._ports.add((port.protocol, number))

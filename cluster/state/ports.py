@@ -1,4 +1,4 @@
-"""Which service holds a published port (pure)."""
+"""Who holds a port of the nodes: a service that publishes it, or the nodes themselves (pure)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from cluster.model.ids import ServiceId
 from cluster.model.service import PortSpec, PublishMode, Service
 from cluster.state.snapshot import Snapshot
+from dataplane.plan import VXLAN_PORT
 
 
 def published_ports(service: Service) -> tuple[PortSpec, ...]:
@@ -34,6 +35,19 @@ def clashing_port(
                 if _same(port, held):
                     return port, other
     return None
+
+
+def ports_of_nodes(snapshot: Snapshot) -> set[tuple[str, int]]:
+    """Return (protocol, port) of everything that the nodes say to each other.
+
+    Published, such a port would take the cluster's own new connections on every node.
+    """
+    held = {("udp", VXLAN_PORT)}
+    for node in snapshot.nodes.values():
+        held |= {("udp", node.gossip_port), ("tcp", node.gossip_port)}
+        if node.manager_address:
+            held.add(("tcp", int(node.manager_address.rpartition(":")[2])))
+    return held
 
 
 def _same(a: PortSpec, b: PortSpec) -> bool:

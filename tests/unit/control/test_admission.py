@@ -133,3 +133,27 @@ def test_ports_that_are_taken() -> None:
 def test_a_port_given_twice() -> None:
     with pytest.raises(Invalid, match="published port 90/tcp is given twice"):
         check_ports(service(port(90), port(90, mode=PublishMode.HOST)), HOLDER, OTHER)
+
+
+@pytest.mark.parametrize("mode", PublishMode)
+@pytest.mark.parametrize(
+    ("number", "protocol"),
+    [(4789, "udp"), (7947, "udp"), (7947, "tcp"), (2378, "tcp"), (7946, "udp")],
+)
+def test_a_port_that_the_nodes_need(number: int, protocol: str, mode: PublishMode) -> None:
+    manager = Node(
+        NodeId("m"),
+        NodeSpec(Role.MANAGER),
+        NodeDescription("m1"),
+        index=1,
+        gossip_port=7947,
+        manager_address="192.168.7.9:2378",
+    )
+    worker = Node(NodeId("w"), NodeSpec(Role.WORKER), NodeDescription("w1"), index=2)
+    nodes = apply(HOLDER, [PutNode(manager), PutNode(worker)], 2)
+    taken = rf"port '{number}' \({protocol}\) is already in use by the nodes of the cluster"
+    with pytest.raises(FailedPrecondition, match=taken):
+        check_ports(service(port(number, protocol, mode)), nodes, OTHER)
+    other = "tcp" if protocol == "udp" else "udp"
+    if number not in (7946, 7947):
+        check_ports(service(port(number, other, mode)), nodes, OTHER)
