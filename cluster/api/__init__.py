@@ -14,6 +14,7 @@ Modules:
     exchange: one request and its answer
     exposition: numbers as Prometheus reads them
     filters: the `filters` query parameter
+    follow: what a service's tasks go on writing, later ones too
     gossip: `/hivewire/gossip`, what this node knows of the others
     keys: `/swarm/keys`, the gossip keys
     logs: what tasks wrote

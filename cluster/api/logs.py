@@ -6,8 +6,9 @@ Each line is a frame: stream (1 stdout, 2 stderr), three zeros, length (4 bytes,
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -15,12 +16,12 @@ from aiohttp import web
 from cluster.api.backend import Backend, TaskLogLine
 from cluster.api.docker_json.text import timestamp_ns
 from cluster.api.exchange import Route, fresh_snapshot, query_flag
+from cluster.api.follow import Follower, has_output
 from cluster.api.lookup import find_service, find_task
 from cluster.api.streaming import stream
 from cluster.model.errors import Invalid
-from cluster.model.ids import ServiceId, TaskId
+from cluster.model.ids import ServiceId
 from cluster.model.logs import LogOptions, LogStream
-from cluster.model.task import Task, TaskState
 
 _MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 _RAW = "application/vnd.docker.raw-stream"
@@ -43,42 +44,42 @@ class Logs:
         ]
 
     async def service_logs(self, request: web.Request) -> web.StreamResponse:
-        """Stream what all tasks of a service wrote."""
+        """Stream what all tasks of a service wrote; `follow`: also what later tasks will write."""
         snapshot = await fresh_snapshot(self._backend)
         service = find_service(snapshot, request.match_info["id"])
+        options = read_options_untrusted(request.query)
+        if options.follow:
+            return await self._follow(request, Follower(self._backend, service.id, options))
         tasks = [t for t in snapshot.tasks.values() if t.service == service.id]
-        return await self._stream(request, tasks)
+        lines = self._backend.service_logs([t.id for t in tasks if has_output(t)], options)
+        return await _stream(request, lines, service.id)
 
     async def task_logs(self, request: web.Request) -> web.StreamResponse:
         """Stream what one task wrote."""
         snapshot = await fresh_snapshot(self._backend)
-        return await self._stream(request, [find_task(snapshot, request.match_info["id"])])
-
-    async def _stream(self, request: web.Request, tasks: Sequence[Task]) -> web.StreamResponse:
+        task = find_task(snapshot, request.match_info["id"])
         options = read_options_untrusted(request.query)
-        started = [t.id for t in tasks if t.node and t.status.state >= TaskState.STARTING]
-        frames = self._frames(
-            started,
-            options,
-            {t.id: t.service for t in tasks},
-            details=query_flag(request, "details"),
-            timestamps=query_flag(request, "timestamps"),
-        )
-        return await stream(request, _content_type(request), frames)
+        lines = self._backend.service_logs([task.id] if has_output(task) else [], options)
+        return await _stream(request, lines, task.service)
 
-    async def _frames(
-        self,
-        tasks: Sequence[TaskId],
-        options: LogOptions,
-        services: Mapping[TaskId, ServiceId],
-        *,
-        details: bool,
-        timestamps: bool,
-    ) -> AsyncIterator[bytes]:
-        async for line in self._backend.service_logs(tasks, options):
-            service = services.get(line.task)
-            if service is not None:
-                yield frame(line, service, details=details, timestamps=timestamps)
+    async def _follow(self, request: web.Request, follower: Follower) -> web.StreamResponse:
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(follower.read())
+            response = await _stream(request, follower.lines(), follower.service)
+            reading.cancel()
+        return response
+
+
+async def _stream(
+    request: web.Request, lines: AsyncIterator[TaskLogLine], service: ServiceId
+) -> web.StreamResponse:
+    details, timestamps = query_flag(request, "details"), query_flag(request, "timestamps")
+
+    async def frames() -> AsyncIterator[bytes]:
+        async for line in lines:
+            yield frame(line, service, details=details, timestamps=timestamps)
+
+    return await stream(request, _content_type(request), frames())
 
 
 def frame(

@@ -175,7 +175,7 @@ class MemoryBackend:
                 LogLine(LogStream.STDOUT, int(START * 1e9), b"hello\n"),
                 LogLine(LogStream.STDERR, int(START * 1e9) + 1, b"oh\n"),
             ]
-            for line in lines[-(options.tail or len(lines)) :]:
+            for line in lines[-options.tail or len(lines) :] if options.tail is not None else lines:
                 if options.has(line.stream):
                     yield TaskLogLine(task_id, task.node, line)
 

@@ -15,6 +15,7 @@ from cluster.model.ids import NodeId, ServiceId, TaskId
 from cluster.model.logs import LogStream
 from cluster.runtime.base import LogLine
 from tests.unit.api.caller import Caller, service_spec
+from tests.unit.api.memory_backend import MemoryBackend
 
 LINE = TaskLogLine(TaskId("t"), NodeId("n"), LogLine(LogStream.STDERR, 1_500_000_000, b"oh\n"))
 
@@ -45,6 +46,23 @@ async def test_logs_of_a_service_and_of_a_task(api: Caller) -> None:
     task = (await api.get("/tasks"))[0]["ID"]
     _, data = await read(api, f"/tasks/{task}/logs", stdout="1", stderr="1", tail="1")
     assert data == b"\x02\0\0\0\0\0\0\x03oh\n"
+
+
+async def test_following_a_service_goes_on_with_tasks_that_start_later(
+    api: Caller, backend: MemoryBackend
+) -> None:
+    await api.post("/services/create", service_spec(), 201)
+    query = {"stdout": "1", "follow": "1", "tail": "0"}
+    async with api.client.get("/services/web/logs", params=query) as response:
+        service = await api.get("/services/web")
+        version = str(service["Version"]["Index"])
+        scaled = service_spec(Mode={"Replicated": {"Replicas": 3}})
+        await api.post("/services/web/update", scaled, version=version)
+        line = b"\x01\0\0\0\0\0\0\x06hello\n"
+        assert await response.content.readexactly(2 * len(line)) == 2 * line
+        await api.delete("/services/web")
+        assert await response.read() == b""
+    assert not backend.snapshot().services
 
 
 async def test_logs_refuse(api: Caller) -> None:
