@@ -135,18 +135,21 @@ class Summary:
 
         Without `room`, in one message, which the owner's head then proves as a whole. A whole log
         under which tombstones were forgotten is one message, however long: a part of it could not
-        say which keys are gone.
+        say which keys are gone. So it is for a peer that has let go of the records (`Table.hollow`):
+        it may have known more than a part says.
         """
         log = self._directory.table.get(scope, mine.owner)
-        known = 0 if other is None or other.stamp != mine.stamp else other.maximum
+        is_other_life = other is None or other.stamp != mine.stamp
+        known = 0 if other is None or is_other_life else other.maximum
         start = known if known >= mine.gc else 0
+        is_whole = start == 0 and (mine.gc > 0 or not is_other_life)
         records: list[Record] = []
         head: Head | None = None
         if log is not None and log.stamp == mine.stamp:
             records = [r for r in log.after(start) if r.version <= mine.maximum]
             head = log.proof
         node, claim = self._node_of(scope, mine.owner)
-        if room is None or (start == 0 and mine.gc > 0):
+        if room is None or is_whole:
             parts = [records]
         else:
             overhead = _DELTA_OVERHEAD_BYTES + (0 if node is None else _NODE_BYTES)

@@ -204,6 +204,21 @@ def test_records_are_back_at_once_after_a_cable_pull(seed: int) -> None:
     assert all(("n4", "key") in net.seen(node.name, "net") for node in net.up)
 
 
+@pytest.mark.parametrize("count", [3, 30, 100])
+def test_records_are_back_after_an_outage_in_which_they_were_let_go(count: int) -> None:
+    """However many datagrams, or a stream, they take."""
+    net = _cluster(3, seed=count)
+    truth: Truth = {("n1", f"k{number}"): b"v" * 200 for number in range(count)}
+    for _, key in truth:
+        net.publish("n1", "net", key, b"v" * 200)
+    net.run(5)
+    net.split(["n1"])
+    net.run(1000)
+    net.heal()
+
+    assert net.run(70, lambda: _all_see(net, "net", truth), every_s=0.5)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_deleted_record_never_comes_back(seed: int) -> None:
     """Whoever was away, for less or longer than a tombstone lives."""
