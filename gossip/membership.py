@@ -28,7 +28,7 @@ from gossip.spread import Spread
 from gossip.stats import Counters
 from gossip.timers import Timers
 from gossip.trust import Trust
-from gossip.wire import NODES, Address, Claim, NodeRecord, State
+from gossip.wire import NODES, Address, CertificateOffer, Claim, NodeRecord, State
 
 _REMIND_PAUSE_S = 1.0
 """How often one member is told what is held against it."""
@@ -163,13 +163,19 @@ class Membership:
         """Tell a member that speaks as `epoch` what is held of it.
 
         So it refutes an accusation or, having lost its disk and its clock, outbids an earlier life.
+        The certificate of that life comes along: nothing that it asked for would be answered.
         """
         held = self._members.get(node_id)
         if held is None or now < self._reminded.get(node_id, 0.0) + _REMIND_PAUSE_S:
             return
         self._reminded[node_id] = now
-        is_earlier = epoch < held.record.epoch
-        self._outbox.send(source, held.record if is_earlier else held.claim or held.record)
+        if epoch >= held.record.epoch:
+            self._outbox.send(source, held.claim or held.record)
+            return
+        certificate = self._trust.certificate(held.record.fingerprint)
+        if certificate is not None:
+            self._outbox.send(source, CertificateOffer(certificate.der))
+        self._outbox.send(source, held.record)
 
     def leave(self, *, now: float) -> None:
         """Say that this node leaves; nothing refutes that but a restart."""

@@ -8,7 +8,7 @@ import pytest
 
 from gossip.config import GossipConfig
 from gossip.wire import State
-from tests.sim.gossip_network import SEEDS, SHARE, SimNetwork, mode
+from tests.sim.gossip_network import AUTHORITY, SEEDS, SHARE, SimNetwork, mode
 
 LOCAL = GossipConfig.local()
 
@@ -281,5 +281,19 @@ def test_node_without_disk_and_clock_outbids_the_life_that_is_held_dead(seed: in
     net.run(30)
     assert _everyone_says(net, "n2", State.DEAD)
     net.restart("n2", keeps_disk=False, clock_s=-3600.0)
+
+    assert net.run(10, net.all_alive)
+
+
+@pytest.mark.parametrize("seed", SHARE)
+def test_node_with_a_new_certificate_outbids_the_life_that_had_another(seed: int) -> None:
+    net = SimNetwork(4, seed=seed, mode=mode(seed))
+    net.run(5)
+    renewed = AUTHORITY.identity("n2", serial=1)
+    net.do("n2", lambda m: m.set_identity(renewed, now=net.now))
+    net.run(5)
+    net.kill("n2")
+    net.run(30)
+    net.restart("n2", keeps_disk=False, clock_s=-3600.0)  # with its first certificate
 
     assert net.run(10, net.all_alive)
