@@ -249,7 +249,7 @@ class Directory:
 
     def judge_update(self, update: Update) -> Verdict:
         """Tell what `take_update` would do: NEW if anything; AHEAD if it cannot be taken."""
-        if not self.is_welcome(update.scope, update.owner):
+        if not self.is_welcome(update.scope, update.owner, update.stamp):
             return Verdict.AHEAD
         return self.table.judge(update)
 
@@ -298,12 +298,21 @@ class Directory:
                     if scope != NODES:
                         self.table.hollow(scope, member.node_id)
 
-    def is_welcome(self, scope: str, owner: str) -> bool:
-        """Tell whether records of `owner` in `scope` are kept here."""
+    def is_welcome(self, scope: str, owner: str, stamp: Stamp) -> bool:
+        """Tell whether records of `owner` in `scope` are kept here: not those of an earlier life.
+
+        Of these the log was dropped; whoever says them again would begin another.
+        """
         if owner == self.node_id or not self.is_attached(scope):
             return False
         member = self._members.get(owner)
-        return member is not None and member.state is not State.LEFT
+        if member is None or member.state is State.LEFT or stamp.epoch < member.record.epoch:
+            return False
+        nodes = self.table.get(NODES, owner)
+        attached = None if nodes is None else nodes.records.get(scope)
+        if nodes is None or attached is None:
+            return True
+        return stamp >= Stamp(nodes.stamp.epoch, attached.version if scope != NODES else 0)
 
     def _merged(self, scope: str, owner: str) -> None:
         self.dirty.add(owner)

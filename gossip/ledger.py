@@ -92,7 +92,7 @@ class Ledger:
     def take_delta(self, delta: Delta, *, now: float) -> None:
         """Take a stretch of another's log, or a head alone."""
         self._counters.deltas_in += 1
-        if not self._directory.is_welcome(delta.scope, delta.owner):
+        if not self._directory.is_welcome(delta.scope, delta.owner, delta.stamp):
             self._counters.deltas_refused += 1
             return
         records = self._proven(delta, now=now)

@@ -10,7 +10,7 @@ import pytest
 from gossip.config import GossipConfig
 from gossip.digest import Lead, Summary, compare
 from gossip.directory import Directory
-from gossip.member import MemberTable
+from gossip.member import MemberTable, Verdict
 from gossip.wire import NODES, Claim, DigestEntry, NodeRecord, Record, Stamp, State, Update
 
 CONFIG = GossipConfig.lan()
@@ -179,3 +179,16 @@ def test_of_a_member_both_may_know_something() -> None:
     other = DigestEntry("x", Stamp(5, 0), 8, 0, 8)
 
     assert compare(NODES, mine, other) == Lead.MINE | Lead.THEIRS
+
+
+def test_what_an_earlier_attachment_said_begins_no_log_again(view: _View) -> None:
+    said = Update("net", "x", Stamp(10, 1), Record("k", 1, 0, b"v"))
+    view.attachment(2, is_on=False)
+    assert view.directory.table.get("net", "x") is None
+
+    assert view.directory.judge_update(said) is Verdict.AHEAD
+    view.attachment(3)
+    assert view.directory.judge_update(said) is Verdict.AHEAD
+    view.meet(replace(X, epoch=11))
+    assert view.directory.judge_update(said) is Verdict.AHEAD
+    assert view.directory.judge_update(replace(said, stamp=Stamp(11, 1))) is Verdict.NEW
