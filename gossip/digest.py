@@ -135,8 +135,8 @@ class Summary:
 
         Without `room`, in one message, which the owner's head then proves as a whole. A whole log
         under which tombstones were forgotten is one message, however long: a part of it could not
-        say which keys are gone. So it is for a peer that has let go of the records (`Table.hollow`):
-        it may have known more than a part says.
+        say which keys are gone. So it is for a peer that has let go of the records
+        (`Table.hollow`): it may have known more than a part says.
         """
         log = self._directory.table.get(scope, mine.owner)
         is_other_life = other is None or other.stamp != mine.stamp
