@@ -82,7 +82,10 @@ def ask_with_socket(path: Path, request: Request) -> tuple[Answer, socket.socket
             while chunk := connection.recv(65536):
                 data += chunk
         except OSError as error:
-            raise Unavailable(f"the local cluster's supervisor does not answer: {error}") from error
+            raise Unavailable(
+                f"the local cluster's supervisor does not answer ({error}): `hivewire local down` "
+                "clears away what is left"
+            ) from error
     received = socket.socket(fileno=descriptors[0]) if descriptors else None
     try:
         answer = msgspec.json.decode(data, type=Answer)

@@ -1,4 +1,4 @@
-"""The forwarder of a local cluster: published ports on one 127.0.0.x address per node.
+"""The forwarder of a local cluster: published ports on one 127.0.x.y address per node.
 
 Runs in the host's network namespace as `python -m cluster.local.forward DIRECTORY`. It asks the
 supervisor which ports are published and for sockets connected inside, and copies bytes. It ends
@@ -73,13 +73,15 @@ class Forwarder:
         for key in self._open.keys() - wanted.keys():
             self._open.pop(key).close()
         self._failed &= wanted.keys()
-        for key in sorted(wanted.keys() - self._open.keys() - self._failed):
+        for key in sorted(wanted.keys() - self._open.keys()):
             try:
                 self._open[key] = await self._listen(key, wanted[key], group)
+                self._failed.discard(key)
             except OSError as error:
+                if key not in self._failed:
+                    logger.warning("cannot listen, will retry: address=%s port=%s error=%s",
+                                   wanted[key].host_address, key[2], error)  # fmt: skip
                 self._failed.add(key)
-                logger.warning("cannot listen: address=%s port=%s error=%s",
-                               wanted[key].host_address, key[2], error)  # fmt: skip
 
     async def _listen(self, key: Listener, node: NodeStatus, group: asyncio.TaskGroup) -> _Closable:
         _, protocol, port = key

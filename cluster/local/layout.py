@@ -12,6 +12,8 @@ from cluster.model.errors import Invalid
 
 NODES_MAX = 50
 """Daemons of one local cluster; 127.0.0.101..150 are their addresses on the host."""
+HOST_NETWORKS_MAX = 64
+"""Local clusters at once on one machine, whosever they are: the second has 127.0.1.101.., ..."""
 DIRECTORY_CHARS_MAX = 80
 """A unix socket's path holds 108 bytes (unix(7)), and ours are a few levels below."""
 UNDERLAY_PREFIX = "198.18.0."
@@ -30,6 +32,8 @@ class LocalNode:
     number: int
     """1.. over all nodes."""
     is_manager: bool
+    host_network: int = 0
+    """See `Layout.host_network`."""
 
     @property
     def address(self) -> str:
@@ -39,7 +43,7 @@ class LocalNode:
     @property
     def host_address(self) -> str:
         """Where its published ports answer on the host."""
-        return f"127.0.0.{100 + self.number}"
+        return f"127.0.{self.host_network}.{100 + self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +53,15 @@ class Layout:
     directory: Path
     managers: int
     workers: int
+    host_network: int = 0
+    """Third number of the nodes' addresses on the host: no other running local cluster has it."""
 
     @property
     def nodes(self) -> tuple[LocalNode, ...]:
         """All nodes, managers first; the first one makes the cluster."""
-        managers = tuple(LocalNode(f"m{i}", i, True) for i in range(1, self.managers + 1))
-        workers = tuple(
-            LocalNode(f"w{i}", self.managers + i, False) for i in range(1, self.workers + 1)
-        )
-        return managers + workers
+        managers = [(f"m{i}", i, True) for i in range(1, self.managers + 1)]
+        workers = [(f"w{i}", self.managers + i, False) for i in range(1, self.workers + 1)]
+        return tuple(LocalNode(*node, self.host_network) for node in managers + workers)
 
     def node(self, name: str) -> LocalNode:
         """Return the node of this name.
@@ -105,6 +109,7 @@ class Layout:
 class _File(msgspec.Struct):
     managers: int
     workers: int
+    host_network: int = 0
 
 
 def make_layout(directory: Path, managers: int, workers: int) -> Layout:
@@ -123,7 +128,7 @@ def make_layout(directory: Path, managers: int, workers: int) -> Layout:
 def save(layout: Layout) -> None:
     """Write the layout into its directory, which is made (0700)."""
     layout.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    data = msgspec.json.encode(_File(layout.managers, layout.workers))
+    data = msgspec.json.encode(_File(layout.managers, layout.workers, layout.host_network))
     layout.file.write_bytes(data)
 
 
@@ -137,7 +142,7 @@ def load(directory: Path) -> Layout:
         kept = msgspec.json.decode((directory / "local.json").read_bytes(), type=_File)
     except (OSError, msgspec.MsgspecError) as error:
         raise Invalid(f"no local cluster in {directory}: run `hivewire local up`") from error
-    return Layout(directory.absolute(), kept.managers, kept.workers)
+    return Layout(directory.absolute(), kept.managers, kept.workers, kept.host_network)
 
 
 def default_directory() -> Path:

@@ -6,14 +6,17 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from cluster.local.control import Request, ask
-from cluster.local.layout import Layout, make_layout, save
-from cluster.model.errors import ClusterError, Unavailable
+from cluster.local.host_network import hold_free, wait_until_free
+from cluster.local.layout import Layout, load, make_layout, save
+from cluster.model.errors import ClusterError, Invalid, Unavailable
 from cluster.runtime.cgroups import Cgroups
 
 START_TIMEOUT_S = 90.0
@@ -34,18 +37,23 @@ def start(
     if layout.file.exists():
         if _is_answering(layout):
             raise ClusterError(f"a local cluster runs in {directory}: `hivewire local down` first")
-        stop(layout)
-    save(layout)
-    supervisor = _spawn_supervisor(layout)
-    try:
-        _wait_until_ready(layout, supervisor, progress)
-    except (ClusterError, KeyboardInterrupt):
-        tail = layout.supervisor_log.read_text(errors="replace").splitlines()[-5:]
-        stop(layout, keep_logs=True)
-        if tail:
-            progress("the supervisor's last words:\n  " + "\n  ".join(tail))
-        raise
-    _spawn_forwarder(layout)
+        with contextlib.suppress(Invalid):  # what a power loss left of its file
+            stop(load(directory))
+    network, holder = hold_free()
+    with holder:
+        layout = replace(layout, host_network=network)
+        save(layout)
+        supervisor = _spawn_supervisor(layout)
+        try:
+            _wait_until_ready(layout, supervisor, progress)
+        except (ClusterError, KeyboardInterrupt):
+            holder.close()
+            tail = layout.supervisor_log.read_text(errors="replace").splitlines()[-5:]
+            stop(layout, keep_logs=True)
+            if tail:
+                progress("the supervisor's last words:\n  " + "\n  ".join(tail))
+            raise
+        _spawn_forwarder(layout, holder)
     return layout
 
 
@@ -61,6 +69,7 @@ def stop(layout: Layout, *, keep_logs: bool = False) -> None:
     if holder is not None:
         _kill_and_wait(holder)
     _remove_groups(layout)
+    wait_until_free(layout.host_network)
     if keep_logs:
         layout.file.unlink(missing_ok=True)
     else:
@@ -95,7 +104,8 @@ def _spawn_supervisor(layout: Layout) -> int:
     return pid
 
 
-def _spawn_forwarder(layout: Layout) -> None:
+def _spawn_forwarder(layout: Layout, holder: socket.socket) -> None:
+    holder.set_inheritable(True)  # the forwarder holds the network from now on, until it ends
     _spawn(layout, [sys.executable, "-m", "cluster.local.forward", str(layout.directory)])
 
 

@@ -179,6 +179,19 @@ def _processes_of(directory: Path) -> list[int]:
     return found
 
 
+def test_second_cluster_answers_at_addresses_of_its_own(layout: Layout) -> None:
+    with local_cluster(short_directory(), managers=1, workers=0) as second:
+        create_web(Api(second.socket(second.nodes[0])), replicas=1, port=PORT)
+        (node,) = second.nodes
+
+        def ask_host() -> bool:
+            with socket.create_connection((node.host_address, PORT), 5) as connection:
+                return get(connection)["task"] == fetch(second, node)["task"]
+
+        wait_until("the second cluster's forwarder listens", ask_host)
+        assert second.nodes[0].host_address != layout.nodes[0].host_address
+
+
 def test_second_cluster_in_the_same_place_is_refused(layout: Layout) -> None:
     with pytest.raises(ClusterError, match="a local cluster runs in"):
         start(layout.directory, managers=1, workers=0, progress=lambda _: None)
@@ -196,6 +209,11 @@ def test_a_worker_tells_what_it_knows(layout: Layout) -> None:
         ).stdout  # fmt: skip
         return [json.loads(line) for line in shown.splitlines()]
 
+    def sees_both() -> bool:  # its daemon may just have been started again by another test
+        text = Api(layout.socket(worker)).call("GET", "/metrics").decode()
+        return 'hivewire_gossip_members{state="alive"} 2' in text
+
+    wait_until("the worker's gossip sees both", sees_both)
     states = {member["Node"]: member["State"] for member in gossip("members")}
     assert states == {"w1 *": "Alive", "m1": "Alive"}
     published = {(log["Scope"], log["Owner"]) for log in gossip("tables") if log["Records"] != "0"}
