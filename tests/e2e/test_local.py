@@ -76,13 +76,15 @@ def test_every_node_balances_exactly(layout: Layout) -> None:
 
 
 def test_udp_reaches_the_replicas(layout: Layout) -> None:
+    def ask(node: LocalNode) -> str:
+        with connect(layout, node, PORT, "udp") as client:
+            client.send(b"who?")
+            return str(json.loads(client.recv(4096))["task"])
+
     for node in layout.nodes:
-        seen: set[str] = set()
-        for _ in range(8):
-            with connect(layout, node, PORT, "udp") as client:
-                client.send(b"who?")
-                seen.add(json.loads(client.recv(4096))["task"])
-        assert len(seen) == 4
+        # Another worker of the test run may not have waited for the service yet.
+        wait_until("all take datagrams", lambda node=node: len({ask(node) for _ in range(4)}) == 4)  # type: ignore[misc]
+        assert len({ask(node) for _ in range(8)}) == 4
 
 
 def test_published_port_answers_on_the_host(layout: Layout) -> None:
