@@ -17,28 +17,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
 
 from bench import loadgen, peers
+from bench.certificates import CLUSTER, NOW, make_certificates
 from bench.loadgen import Result
 from bench.report import ratio, say
-from cluster.ca.authority import node_id_of_request_untrusted
-from cluster.ca.certificates import issue, new_request, new_root_ca
-from cluster.ca.files import CertificateDirectory, Credentials
-from cluster.model.ids import ClusterId
-from cluster.model.node import Role
 
 ROUNDS = 3
 SECONDS = 4.0
 CLIENTS = (1, 64)
 VALUE = b"x" * 200
-_NOW = datetime.now(tz=UTC).timestamp()
-_CLUSTER = ClusterId("benchmark")
 
 
 def main() -> None:
@@ -96,13 +89,13 @@ async def _managers() -> AsyncGenerator[int]:
     with tempfile.TemporaryDirectory(prefix="hivewire-bench-") as name:
         directory = Path(name)
         ports = peers.free_ports(6)
-        nodes = _certificates(directory, 3)
+        nodes = make_certificates(directory, 3)
         settings = {
-            "cluster": _CLUSTER,
+            "cluster": CLUSTER,
             "nodes": nodes,
             "raft": ports[:3],
             "http": ports[3:],
-            "now": _NOW,
+            "now": NOW,
         }
         (directory / "settings.json").write_text(json.dumps(settings))
         async with AsyncExitStack() as stack:
@@ -114,7 +107,7 @@ async def _managers() -> AsyncGenerator[int]:
             yield ports[3]
 
 
-async def _form(nodes: list[str], ports: list[int]) -> None:
+async def _form(nodes: Sequence[str], ports: Sequence[int]) -> None:
     url = f"http://127.0.0.1:{ports[3]}"
     async with aiohttp.ClientSession(raise_for_status=True) as session:
         for number in (1, 2):
@@ -126,27 +119,6 @@ async def _form(nodes: list[str], ports: list[int]) -> None:
         async with session.get(f"{url}/leader") as response:
             if await response.text() != "1 3":
                 raise RuntimeError("the first manager does not lead three")
-
-
-def _certificates(directory: Path, count: int) -> list[str]:
-    root = new_root_ca(_NOW)
-    nodes: list[str] = []
-    for _ in range(count):
-        request = new_request()
-        node = node_id_of_request_untrusted(request.csr)
-        certificate = issue(
-            root,
-            request.csr,
-            node=node,
-            role=Role.MANAGER,
-            cluster=_CLUSTER,
-            now=_NOW,
-            validity_s=86400.0,
-        )
-        made = Credentials(root.certificate, certificate, request.key)
-        CertificateDirectory(directory / node).save(made)
-        nodes.append(node)
-    return nodes
 
 
 @asynccontextmanager
