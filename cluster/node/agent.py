@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -33,10 +32,18 @@ from cluster.node.state_file import MembershipRecord
 from cluster.runtime.base import RuntimeFailure
 from cluster.runtime.process import ProcessRuntime
 from dataplane.dns.resolv_conf import parse_upstreams
-from dataplane.dns.server import DnsServer, DnsStats, open_listening_sockets
+from dataplane.dns.server import (
+    ADDRESS,
+    LISTEN_ADDRESS,
+    DnsServer,
+    DnsStats,
+    Sockets,
+    open_listening_sockets,
+)
 from dataplane.kernel.driver import KernelDriver, KernelStats
 from dataplane.kernel.listeners import open_ports
 from dataplane.kernel.netns import run_in_namespace
+from dataplane.kernel.resolver import lead
 from dataplane.plan import NodePlan
 from gossip.config import GossipConfig
 from gossip.keyring import KeyState as RingState
@@ -111,9 +118,7 @@ class Agent:
         hidden = [config.data_root / name for name in ("certificates", "raft", "worker", "gossip")]
         self.runtime = ProcessRuntime(config.data_root / TASKS_DIRECTORY, hidden=hidden)
         self.driver = KernelDriver(config.run_root)
-        self._dns = DnsServer(
-            partial(run_in_namespace, function=open_listening_sockets), _upstreams(), rng
-        )
+        self._dns = DnsServer(open_resolver, _upstreams(), rng)
         self._info: asyncio.Future[ClusterInfo] = asyncio.get_running_loop().create_future()
         remembered = StateFile(self._worker_directory).load()
         if remembered.info is not None:
@@ -367,6 +372,20 @@ def _gossip_config(profile: Profile) -> GossipConfig:
         refused_suspicion_s=RESTART_S,
         suspicion_max_multiplier=LOCAL_SUSPICION_MULTIPLIER_MAX,
     )
+
+
+def open_resolver(namespace: Path) -> Sockets:
+    """Return a resolver's sockets in a sandbox's namespace, where ADDRESS leads to them.
+
+    Raises:
+        OSError: the namespace is gone, or the kernel refused.
+    """
+
+    def inside() -> Sockets:
+        lead(*ADDRESS, to=LISTEN_ADDRESS[1])
+        return open_listening_sockets()
+
+    return run_in_namespace(namespace, inside)
 
 
 def _upstreams() -> list[tuple[str, int]]:

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 ADDRESS = ("127.0.0.11", PORT)
 """Where a sandbox's /etc/resolv.conf points; Docker's."""
+LISTEN_ADDRESS = ("127.0.0.11", 61_053)
+"""Where we listen: port 53 is the tasks' own. Above the ephemeral ports, and nobody's by name."""
 _BACKLOG = 16
 
 Sockets = tuple[socket.socket, socket.socket]
@@ -59,7 +61,8 @@ class DnsServer:
 
         Args:
             open_sockets: returns a UDP and a listening TCP socket in the network namespace at a
-                path: `open_listening_sockets`, run in there. Raises OSError.
+                path: `open_listening_sockets`, run in there; what is sent to ADDRESS must lead to
+                them. Raises OSError.
             upstreams: (address, port) of the resolvers that are asked, in this order.
             rng: shuffles answers and picks query ids.
         """
@@ -119,7 +122,7 @@ class DnsServer:
         self._listeners[sandbox_id] = listener
 
 
-def open_listening_sockets(address: tuple[str, int] = ADDRESS) -> Sockets:
+def open_listening_sockets(address: tuple[str, int] = LISTEN_ADDRESS) -> Sockets:
     """Return a UDP and a TCP socket bound to `address` (port 0: any) in this thread's namespace.
 
     Raises:

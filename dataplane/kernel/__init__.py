@@ -17,6 +17,7 @@ Modules:
     observe: the kernel's state, read back
     perform: operations to the modules that perform them
     preflight: what this machine lacks
+    resolver: the way to a sandbox's resolver
     rtnetlink: requests about links, addresses, routes, rules and neighbours
     rule_writer: writing firewall tables
     sandboxes: operations on sandboxes

@@ -20,12 +20,13 @@ from random import Random
 
 import pytest
 
+from cluster.node.agent import open_resolver
 from cluster.runtime.base import Execution, Exit, RuntimeFailure
 from cluster.runtime.cgroups import Cgroups
 from cluster.runtime.isolation import KEPT_CAPABILITIES
 from cluster.runtime.launcher import Launcher
 from cluster.runtime.process import ProcessRuntime
-from dataplane.dns.server import DnsServer, open_listening_sockets
+from dataplane.dns.server import DnsServer
 from dataplane.kernel.netns import create_namespace, delete_namespace, run_in_namespace
 from dataplane.plan import Interface, Name, Network, NodePlan, Sandbox
 
@@ -46,6 +47,14 @@ async def main():
 asyncio.run(main())
 """
 COUNT = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
+BE_A_NAME_SERVER = """
+import socket
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(("", 53))
+tcp = socket.create_server(("", 53))
+asking = socket.create_connection(("127.0.0.11", 53), 5)
+assert asking.getpeername() == ("127.0.0.11", 53)
+"""
 UP = ["ip", "link", "set", "lo", "up"]
 CAP_NET_ADMIN = 12
 
@@ -270,11 +279,13 @@ async def test_names_are_resolved_in_the_sandbox(runtime: ProcessRuntime, namesp
     )
     sandbox = Sandbox("box", (Interface("n", IPv4Address("10.0.0.3"), ""),))
     run_in_namespace(namespace, lambda: subprocess.run(UP, check=True))
-    server = DnsServer(lambda path: run_in_namespace(path, open_listening_sockets), (), Random(1))
+    server = DnsServer(open_resolver, (), Random(1))
     await server.apply(NodePlan(networks=(network,), sandboxes=(sandbox,)), lambda _: namespace)
     _, lines = await run(runtime, script("getent hosts web nope"), namespace)
+    ended, _ = await run(runtime, execution(sys.executable, "-c", BE_A_NAME_SERVER), namespace)
     await server.close()
     assert [line.split() for line in lines] == [["10.0.0.2", "web"]]
+    assert ended == Exit(0), "port 53 is the tasks' own"
 
 
 async def test_an_image_is_the_whole_world_of_a_task(runtime: ProcessRuntime, image: Path) -> None:
