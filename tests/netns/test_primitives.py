@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 from collections.abc import Generator
@@ -81,7 +82,17 @@ def test_first_refusal_of_a_batch_is_raised_and_the_rest_is_done(place: Path) ->
     assert {"one", "two"} <= set(netns.run_in_namespace(place, make))
 
 
-@pytest.mark.parametrize("nft", [LibraryNft(), CommandNft()], ids=["library", "command"])
+@pytest.mark.parametrize(
+    "nft",
+    [
+        pytest.param(LibraryNft(), id="library"),
+        pytest.param(
+            CommandNft(),
+            id="command",
+            marks=pytest.mark.skipif(shutil.which("nft") is None, reason="needs the nft command"),
+        ),
+    ],
+)
 def test_nft_commands_are_one_transaction(place: Path, nft: Nft) -> None:
     def chains() -> list[tuple[int, str]]:
         with Channel(NETLINK_NETFILTER) as channel:
