@@ -104,7 +104,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def execution(*command: str, image: str = "host") -> Execution:
     number = next(_numbers)
-    return Execution(f"task{number:04}", f"web.{number}", image, tuple(command))
+    # Control groups are the machine's, so ids must differ between test runs.
+    return Execution(f"task{os.getpid()}x{number}", f"web.{number}", image, tuple(command))
 
 
 def script(text: str) -> Execution:
