@@ -98,14 +98,20 @@ def inspect(*, names: tuple[str, ...], verbose: bool, style: str) -> None:
 
 @network.command("rm")
 @click.argument("names", nargs=-1, required=True, metavar="NETWORK...")
-@click.option("-f", "--force", is_flag=True, help="No error for a network that does not exist.")
+@click.option(
+    "-f", "--force", is_flag=True,
+    help="No question, and no error for a network that does not exist.",
+)  # fmt: skip
 def remove(*, names: tuple[str, ...], force: bool) -> None:
     """Delete networks that nothing uses."""
     daemon = client()
     failures: list[str] = []
     for name in names:
+        path = f"/networks/{segment(name)}"
         try:
-            daemon.delete(f"/networks/{segment(name)}")
+            if not force and daemon.get(path).flag("Ingress"):
+                click.confirm(f"Delete {name}? No port can be published without it.", abort=True)
+            daemon.delete(path)
             click.echo(name)
         except Refused as error:
             if not (force and error.status == 404):  # noqa: PLR2004  (HTTP: not found)

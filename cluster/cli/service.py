@@ -269,4 +269,9 @@ def logs(
     except Refused as error:
         if error.status != _NOT_FOUND:
             raise
-        print_logs(daemon, f"/tasks/{segment(name)}/logs", query, style)
+        try:
+            print_logs(daemon, f"/tasks/{segment(name)}/logs", query, style)
+        except Refused as none:
+            if none.status != _NOT_FOUND:
+                raise
+            raise Failure(f"no such task or service: {name}") from None

@@ -63,19 +63,44 @@ def single_options(function: _Function) -> _Function:
     order = click.Choice(["start-first", "stop-first"])
     for option in (
         click.option("--update-order", type=order, help="What comes first in an update."),
-        click.option("--update-delay", type=duration_ns, help="Pause between updates."),
+        click.option(
+            "--update-delay", type=duration_ns, metavar="DURATION", help="Pause between updates."
+        ),
         click.option("--update-parallelism", type=int, help="Tasks updated at once; 0: all."),
         click.option("--endpoint-mode", type=click.Choice(["vip", "dnsrr"])),
         click.option("--replicas-max-per-node", type=int, metavar="N"),
-        click.option("--restart-window", type=duration_ns, help="Count attempts within this time."),
+        click.option(
+            "--restart-window",
+            type=duration_ns,
+            metavar="DURATION",
+            help="Count attempts within this time.",
+        ),
         click.option("--restart-max-attempts", type=int, metavar="N"),
-        click.option("--restart-delay", type=duration_ns, help="Delay before a restart."),
+        click.option(
+            "--restart-delay", type=duration_ns, metavar="DURATION", help="Delay before a restart."
+        ),
         click.option("--restart-condition", type=click.Choice(["none", "on-failure", "any"])),
-        click.option("--reserve-memory", type=size_bytes, help="Memory to keep free for a task."),
-        click.option("--reserve-cpu", type=nano_cpus, help="CPUs to keep free for a task."),
-        click.option("--limit-memory", type=size_bytes, help="Most memory a task may use."),
-        click.option("--limit-cpu", type=nano_cpus, help="Most CPUs a task may use."),
-        click.option("--stop-grace-period", type=duration_ns, help="Time from signal to kill."),
+        click.option(
+            "--reserve-memory",
+            type=size_bytes,
+            metavar="SIZE",
+            help="Memory to keep free for a task.",
+        ),
+        click.option(
+            "--reserve-cpu", type=nano_cpus, metavar="CPUS", help="CPUs to keep free for a task."
+        ),
+        click.option(
+            "--limit-memory", type=size_bytes, metavar="SIZE", help="Most memory a task may use."
+        ),
+        click.option(
+            "--limit-cpu", type=nano_cpus, metavar="CPUS", help="Most CPUs a task may use."
+        ),
+        click.option(
+            "--stop-grace-period",
+            type=duration_ns,
+            metavar="DURATION",
+            help="Time from signal to kill.",
+        ),
         click.option("--stop-signal", help="Signal that asks a task to stop."),
         click.option("-w", "--workdir", help="Working directory."),
         click.option("-u", "--user", help="User the task runs as: name, uid or uid:gid."),

@@ -32,11 +32,16 @@ def swarm() -> None:
 @click.option("--default-addr-pool-mask-length", type=int, default=24, show_default=True)
 @click.option("--availability", type=_AVAILABILITY, default="active", show_default=True)
 @click.option("--task-history-limit", type=int, default=5, show_default=True)
-@click.option("--dispatcher-heartbeat", type=duration_ns, default="5s", show_default=True)
-@click.option("--cert-expiry", type=duration_ns, default="2160h", show_default=True)
+@click.option(
+    "--dispatcher-heartbeat", type=duration_ns, metavar="DURATION", default="5s", show_default=True
+)
+@click.option(
+    "--cert-expiry", type=duration_ns, metavar="DURATION", default="2160h", show_default=True
+)
 @click.option(
     "--key-rotation",
     type=duration_ns,
+    metavar="DURATION",
     default="12h",
     show_default=True,
     help="Period of new gossip keys.",
@@ -149,9 +154,18 @@ def join_token(role: str, *, quiet: bool, rotate: bool) -> None:
 
 @swarm.command()
 @click.option("--task-history-limit", type=int, help="Ended tasks kept for each slot.")
-@click.option("--dispatcher-heartbeat", type=duration_ns, help="Period of the nodes' heartbeats.")
-@click.option("--cert-expiry", type=duration_ns, help="Validity of node certificates.")
-@click.option("--key-rotation", type=duration_ns, help="Period of new gossip keys.")
+@click.option(
+    "--dispatcher-heartbeat",
+    type=duration_ns,
+    metavar="DURATION",
+    help="Period of the nodes' heartbeats.",
+)
+@click.option(
+    "--cert-expiry", type=duration_ns, metavar="DURATION", help="Validity of node certificates."
+)
+@click.option(
+    "--key-rotation", type=duration_ns, metavar="DURATION", help="Period of new gossip keys."
+)
 def update(
     *,
     task_history_limit: int | None,

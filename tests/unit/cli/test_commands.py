@@ -169,6 +169,8 @@ async def test_logs(shell: Shell) -> None:
     assert await shell.run("service", "logs", "--raw", task_id) == "hello\noh\n"
     text = await shell.run("service", "logs", "--raw", "-t", "-n", "1", "web")
     assert text == "2023-11-14T22:13:20.000000001Z oh\n"
+    text = await shell.run("service", "logs", "nope", code=1)
+    assert text == "no such task or service: nope\n"
 
 
 async def test_nodes(shell: Shell) -> None:
@@ -197,6 +199,8 @@ async def test_networks(shell: Shell) -> None:
     await shell.run("network", "rm", "shop")
     await shell.run("network", "rm", "shop", code=1)
     await shell.run("network", "rm", "-f", "shop")
+    assert "No port can be published" in await shell.run("network", "rm", "ingress", code=1)
+    await shell.run("network", "rm", "ingress", stdin="y\n")
     await shell.run("network", "create", "idle")
     assert await shell.run("network", "prune", "-f") == "Deleted Networks:\nidle\n"
 
