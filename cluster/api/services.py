@@ -24,7 +24,7 @@ from cluster.api.exchange import (
 )
 from cluster.api.filters import Filters, read_filters_untrusted
 from cluster.api.lookup import find_network, find_service
-from cluster.control.admission import check_ports
+from cluster.control.admission import check_ingress, check_ports
 from cluster.control.constraints import parse_constraints
 from cluster.model.errors import (
     Conflict,
@@ -161,6 +161,7 @@ def _check(spec: ServiceSpec, service_id: ServiceId, snapshot: Snapshot) -> None
                 "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
                 f"service {spec.name} already exists"
             )
+    check_ingress(spec, snapshot)
     try:
         check_ports(spec, snapshot, service_id)
     except FailedPrecondition as error:

@@ -69,6 +69,17 @@ def check_ports(spec: ServiceSpec, snapshot: Snapshot, service_id: ServiceId) ->
         )
 
 
+def check_ingress(spec: ServiceSpec, snapshot: Snapshot) -> None:
+    """Check that there is an ingress network if `spec` publishes ports through it.
+
+    Raises:
+        FailedPrecondition: there is none, with Swarm's words.
+    """
+    is_needed = any(port.mode is PublishMode.INGRESS for port in spec.ports)
+    if is_needed and not any(n.spec.ingress for n in snapshot.networks.values()):
+        raise FailedPrecondition("service needs ingress network, but no ingress network is present")
+
+
 def _as_what(port: PortSpec, held: tuple[PortSpec, ...]) -> str:
     hosts = {(p.protocol, p.published_port) for p in held if p.mode is PublishMode.HOST}
     is_host = (port.protocol, port.published_port) in hosts

@@ -42,7 +42,8 @@ def ports_of_nodes(snapshot: Snapshot) -> set[tuple[str, int]]:
 
     Published, such a port would take the cluster's own new connections on every node.
     """
-    held = {("udp", VXLAN_PORT)}
+    cluster = snapshot.cluster
+    held = {("udp", cluster.data_path_port if cluster is not None else VXLAN_PORT)}
     for node in snapshot.nodes.values():
         held |= {("udp", node.gossip_port), ("tcp", node.gossip_port)}
         if node.manager_address:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.control.admission import check_ports, validate_network
+from cluster.control.admission import check_ingress, check_ports, validate_network
+from cluster.model.cluster import Cluster, ClusterSpec, JoinTokens
 from cluster.model.errors import Conflict, FailedPrecondition, Invalid
-from cluster.model.ids import NetworkId, NodeId, ServiceId
+from cluster.model.ids import ClusterId, NetworkId, NodeId, ServiceId
 from cluster.model.network import Network, NetworkSpec, SubnetSpec
 from cluster.model.node import Node, NodeDescription, NodeSpec, Role
 from cluster.model.service import PortSpec, PublishMode, Service, ServiceSpec, TaskSpec
 from cluster.state.apply import apply
-from cluster.state.changes import PutNetwork, PutNode, PutService
+from cluster.state.changes import PutCluster, PutNetwork, PutNode, PutService
 from cluster.state.snapshot import Snapshot
 
 
@@ -157,3 +158,21 @@ def test_a_port_that_the_nodes_need(number: int, protocol: str, mode: PublishMod
     other = "tcp" if protocol == "udp" else "udp"
     if number not in (7946, 7947):
         check_ports(service(port(number, other, mode)), nodes, OTHER)
+
+
+def test_the_tunnels_port_is_the_clusters() -> None:
+    cluster = Cluster(
+        ClusterId("c"), ClusterSpec(), b"", b"", JoinTokens("", ""), (), data_path_port=5000
+    )
+    snapshot = apply(HOLDER, [PutCluster(cluster)], 2)
+    check_ports(service(port(4789, "udp")), snapshot, OTHER)
+    with pytest.raises(FailedPrecondition, match="by the nodes of the cluster"):
+        check_ports(service(port(5000, "udp")), snapshot, OTHER)
+
+
+def test_a_port_through_an_ingress_network_that_is_not_there() -> None:
+    check_ingress(service(port(80, mode=PublishMode.HOST)), TAKEN)
+    with pytest.raises(FailedPrecondition, match="no ingress network is present"):
+        check_ingress(service(port(80)), TAKEN)
+    ingress = Network(NetworkId("i"), NetworkSpec("ingress", ingress=True))
+    check_ingress(service(port(80)), apply(TAKEN, [PutNetwork(ingress)], 2))
