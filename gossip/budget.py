@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-_HOSTS_MAX = 4096
-"""Hosts that have a bucket of their own; the least recently used goes first."""
+_ACCOUNTS_MAX = 4096
+"""Accounts that have a bucket of their own; the least recently used goes first."""
 
 
 class Budget:
@@ -28,19 +28,19 @@ class Budget:
 
 
 class Budgets:
-    """A bucket for each host, so that nobody uses up what others need."""
+    """A bucket for each account, so that nobody uses up what others need."""
 
     def __init__(self, *, rate: float, most: float) -> None:
         self._rate = rate
         self._most = most
-        self._hosts: OrderedDict[str, Budget] = OrderedDict()
+        self._accounts: OrderedDict[str, Budget] = OrderedDict()
 
-    def take(self, host: str, *, now: float) -> bool:
-        """Take one token of a host's if it is there; tell whether it was."""
-        budget = self._hosts.get(host)
+    def take(self, account: str, count: float = 1.0, *, now: float) -> bool:
+        """Take `count` tokens of an account's if they are there; tell whether they were."""
+        budget = self._accounts.get(account)
         if budget is None:
-            budget = self._hosts[host] = Budget(rate=self._rate, most=self._most)
-            if len(self._hosts) > _HOSTS_MAX:
-                self._hosts.popitem(last=False)
-        self._hosts.move_to_end(host)
-        return budget.take(1.0, now=now)
+            budget = self._accounts[account] = Budget(rate=self._rate, most=self._most)
+            if len(self._accounts) > _ACCOUNTS_MAX:
+                self._accounts.popitem(last=False)
+        self._accounts.move_to_end(account)
+        return budget.take(count, now=now)

@@ -100,7 +100,7 @@ class Detector:
         self._outbox = outbox
         self._counters = counters
         self._on_failure = on_failure
-        self._helper = Helper(config=config, timers=timers, outbox=outbox)
+        self._helper = Helper(config=config, timers=timers, members=members, outbox=outbox)
         self._probe: _Probe | None = None
         self._checks: dict[str, _Probe] = {}
         self._turn: list[str] = []
@@ -108,7 +108,6 @@ class Detector:
         """The successor by id, as of `_ward_of`."""
         self._ward_of = -1
         """The version of the members."""
-        self._sequence = rng.getrandbits(32)
 
     def start(self, *, now: float) -> None:
         """Begin to probe."""
@@ -196,8 +195,8 @@ class Detector:
         return next((p for p in self._outstanding() if p.sequence == sequence), None)
 
     def _next_sequence(self) -> int:
-        self._sequence += 1
-        return self._sequence
+        """Return a number that cannot be guessed: an ack that was forged would keep the dead up."""
+        return self._rng.getrandbits(32)
 
     def _worsen(self) -> None:
         if self._config.scales_with_health:

@@ -4,7 +4,8 @@ A helper pings the target and passes its ack on. When none comes soon it says so
 shows that the helper itself works (LHA-Probe), and still passes on an ack that comes later: the
 requester may be one that waits longer. A refused ping is answered at once.
 
-Invariant: at most `_RELAYS_MAX` such probes are outstanding.
+Invariant: at most `_RELAYS_MAX` such probes are outstanding, and `_RELAYS_EACH_MAX` for one that
+asks: nobody uses up the help that others need.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from gossip.config import GossipConfig
+from gossip.member import MemberTable
 from gossip.outbox import Outbox
 from gossip.timers import Timers
 from gossip.wire import Ack, Address, Nack, NackReason, Ping, PingRequest
 
 _RELAYS_MAX = 256
 """Probes made for others at one time; more are not answered."""
+_RELAYS_EACH_MAX = 64
+"""As many as one node has outstanding itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +31,18 @@ class _Relay:
     """The requester's."""
     requester: Address
     target: Address
+    account: str
+    """Whose the request is (`MemberTable.account`)."""
 
 
 class Helper:
     """One node's help for others."""
 
-    def __init__(self, *, config: GossipConfig, timers: Timers, outbox: Outbox) -> None:
+    def __init__(
+        self, *, config: GossipConfig, timers: Timers, members: MemberTable, outbox: Outbox
+    ) -> None:
         self._config = config
+        self._members = members
         self._timers = timers
         self._outbox = outbox
         self._relays: dict[int, _Relay] = {}
@@ -42,10 +51,12 @@ class Helper:
         self, request: PingRequest, requester: Address, sequence: int, *, now: float
     ) -> None:
         """Probe for another, with a `sequence` of this node's own."""
-        if len(self._relays) >= _RELAYS_MAX:
+        account = self._members.account(requester)
+        same = sum(relay.account == account for relay in self._relays.values())
+        if len(self._relays) >= _RELAYS_MAX or same >= _RELAYS_EACH_MAX:
             return
         target = (request.host, request.port)
-        self._relays[sequence] = _Relay(request.sequence, requester, target)
+        self._relays[sequence] = _Relay(request.sequence, requester, target, account)
         self._outbox.send(target, Ping(sequence, request.target), node_id=request.target)
         config = self._config
         wait_s = config.probe_timeout_s * config.nack_share

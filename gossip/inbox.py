@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
-from gossip.codec import Codec
+from gossip.codec import Codec, Received
 from gossip.keyring import Rejected, RejectedPacketError
 from gossip.ledger import Ledger
 from gossip.member import MemberTable
@@ -69,21 +69,15 @@ class Inbox:
 
     def take_untrusted(self, data: bytes, source: Address, *, now: float, is_stream: bool) -> bool:
         """Take a sealed packet; tell whether it was one of this cluster's."""
-        self._counters.bytes_in += len(data)
-        try:
-            packet = self._codec.open_untrusted(data, source=source, is_stream=is_stream)
-        except RejectedPacketError as exc:
-            self._refuse(exc.reason, now=now)
-            return False
-        except MalformedPacketError:
-            self._counters.malformed += 1
+        packet = self._open_untrusted(data, source, now=now, is_stream=is_stream)
+        if packet is None:
             return False
         sender = self._members.by_tag(packet.sender)
         if sender is not None and packet.epoch < sender.record.epoch:
             self._counters.stale_lives += 1
             self._membership.remind(sender.node_id, packet.epoch, source, now=now)
             return True
-        self._trust.listen_to(source[0])
+        self._trust.listen_to(self._members.account(source))
         for message in packet.messages:
             if sender is None:
                 sender = self._members.by_tag(packet.sender)
@@ -99,6 +93,23 @@ class Inbox:
         elif not sender.is_live:
             self._membership.remind(sender.node_id, packet.epoch, source, now=now)
         return True
+
+    def _open_untrusted(
+        self, data: bytes, source: Address, *, now: float, is_stream: bool
+    ) -> Received | None:
+        self._counters.bytes_in += len(data)
+        try:
+            packet = self._codec.open_untrusted(data, source=source, is_stream=is_stream)
+        except RejectedPacketError as exc:
+            self._refuse(exc.reason, now=now)
+            return None
+        except MalformedPacketError:
+            self._counters.malformed += 1
+            return None
+        if is_stream and not all(isinstance(m, Delta | CertificateOffer) for m in packet.messages):
+            self._counters.malformed += 1  # a frame has room for very many questions
+            return None
+        return packet
 
     def _refuse(self, reason: Rejected, *, now: float) -> None:
         match reason:

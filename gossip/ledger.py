@@ -28,7 +28,7 @@ from gossip.stats import Counters
 from gossip.sync import Syncer
 from gossip.timers import Timers
 from gossip.trust import Check, Trust
-from gossip.wire import Delta, Head, Record, Update
+from gossip.wire import RECORDS_PER_LOG_MAX, Delta, Head, Record, Update
 
 _HEAD_PAUSE_S = 1.0
 """Least time between two heads of one log."""
@@ -137,10 +137,12 @@ class Ledger:
         log = self._directory.table.get(delta.scope, delta.owner)
         if log is not None and log.stamp == delta.stamp and not _is_newer(head, log.proof):
             return None
-        records = self._directory.table.outcome(delta)
-        if records is None or not is_proven(records, head):
+        if head.count > RECORDS_PER_LOG_MAX:
             return None
         if self._trust.check_head(delta, head, now=now) is not Check.PASSED:
+            return None  # before the outcome is hashed: that takes far longer
+        records = self._directory.table.outcome(delta)
+        if records is None or not is_proven(records, head):
             return None
         return records
 

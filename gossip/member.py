@@ -114,6 +114,15 @@ class MemberTable:
                 self._places.setdefault(self._members[node_id].record.address, []).append(node_id)
         return self._places.get(address, [])
 
+    def account(self, address: Address) -> str:
+        """Return who pays for what comes from, or goes to, `address`.
+
+        A member that is up pays for itself, even if all share one host or one translated address;
+        others who are at one host pay together.
+        """
+        host, port = address
+        return f"{host} {port}" if self.live_at(address) else host
+
     def gone(self) -> list[Member]:
         """Return the members that are not up."""
         return list(self._gone.values())

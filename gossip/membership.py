@@ -18,6 +18,7 @@ from dataclasses import replace
 from random import Random
 
 from gossip.broadcast import Rank
+from gossip.budget import Budgets
 from gossip.config import GossipConfig
 from gossip.directory import Directory
 from gossip.events import EpochRaised, Event, MemberChanged, PathChanged, Removed
@@ -31,7 +32,8 @@ from gossip.trust import Trust
 from gossip.wire import NODES, Address, CertificateOffer, Claim, NodeRecord, State
 
 _REMIND_PAUSE_S = 1.0
-"""How often one member is told what is held against it."""
+"""How often one member is told, where it speaks from, what is held against it: whoever speaks in
+its name from elsewhere does not keep that from it."""
 _EPOCH_PAUSE_S = 30.0
 """How often this node outbids another that uses its id."""
 _NEWCOMER_S = 1.0
@@ -89,7 +91,7 @@ class Membership:
         self._events = events
         self._hlc = hlc
         self._on_epoch = on_epoch
-        self._reminded: dict[str, float] = {}
+        self._reminded = Budgets(rate=1 / _REMIND_PAUSE_S, most=1)
         self._retry: dict[str, tuple[float, float]] = {}
         self._epoch_raised_at = -_EPOCH_PAUSE_S
 
@@ -166,9 +168,11 @@ class Membership:
         The certificate of that life comes along: nothing that it asked for would be answered.
         """
         held = self._members.get(node_id)
-        if held is None or now < self._reminded.get(node_id, 0.0) + _REMIND_PAUSE_S:
+        host, port = source
+        if held is None or not self._reminded.take(f"{node_id} {host} {port}", now=now):
             return
-        self._reminded[node_id] = now
+        if not self._outbox.may_answer(source, now=now):
+            return
         if epoch >= held.record.epoch:
             self._outbox.send(source, held.claim or held.record)
             return
@@ -205,7 +209,6 @@ class Membership:
         then = now - self._config.member_tombstone_s
         for node_id in self._members.forget_before(then):
             self.detector.forget(node_id, now=now)
-            self._reminded.pop(node_id, None)
             self._retry.pop(node_id, None)
             self._directory.member_changed(node_id)
 
@@ -232,7 +235,7 @@ class Membership:
         if self.has_left or claim.epoch > self.me.epoch:
             return
         if claim.epoch < self.me.epoch:
-            self._outbox.send(source, self.me)
+            self._answer_with_me(source, now=now)
             return
         if claim.state is State.LEFT:
             self.has_left = True
@@ -243,6 +246,10 @@ class Membership:
             self.detector.refuted(now=now)
             self._refute(claim.incarnation, now=now)
         if not self.has_left:  # whoever says so may be nobody's peer: answer it directly
+            self._answer_with_me(source, now=now)
+
+    def _answer_with_me(self, source: Address, *, now: float) -> None:
+        if self._outbox.may_answer(source, now=now):
             self._outbox.send(source, self.me)
 
     def _refute(self, incarnation: int, *, now: float) -> None:

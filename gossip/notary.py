@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gossip.budget import Budgets
 from gossip.identity import fingerprint
 from gossip.member import MemberTable, Verdict
 from gossip.membership import Membership
@@ -21,10 +20,6 @@ from gossip.sync import Syncer
 from gossip.trust import Check, Trust
 from gossip.waiting import Held, Waiting
 from gossip.wire import Address, CertificateOffer, CertificateRequest, Claim, NodeRecord
-
-_ANSWERS_PER_S = 200.0
-_ANSWERS_BURST = 1000.0
-"""Certificates handed out to one host: a request is far shorter than its answer."""
 
 
 class Notary:
@@ -50,7 +45,6 @@ class Notary:
         self._counters = counters
         self._on_company = on_company
         self._waiting = Waiting()
-        self._answers = Budgets(rate=_ANSWERS_PER_S, most=_ANSWERS_BURST)
 
     def take(
         self, said: NodeRecord | Claim, source: Address, *, now: float, is_relayed: bool
@@ -85,7 +79,7 @@ class Notary:
         """Hand out the certificates that are asked for and known here."""
         for name in request.fingerprints:
             certificate = self._trust.certificate(name)
-            if certificate is not None and self._answers.take(source[0], now=now):
+            if certificate is not None and self._outbox.may_answer(source, now=now):
                 self._outbox.send(source, CertificateOffer(certificate.der), node_id=sender)
 
     def _check(self, said: NodeRecord | Claim, *, now: float) -> Check:

@@ -13,12 +13,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gossip.broadcast import Queues
+from gossip.budget import Budgets
 from gossip.codec import PACKET_OVERHEAD_BYTES, Codec
 from gossip.config import GossipConfig
 from gossip.directory import Directory
 from gossip.member import MemberTable
 from gossip.stats import Counters
 from gossip.wire import Address, Message
+
+_ANSWERS_PER_S = 200.0
+_ANSWERS_BURST = 1000.0
+"""What one account is told because it asked. A unit is about half a millisecond's work or one
+kilobyte: an answer takes far more than its question, and who asks may have forged its address."""
 
 
 @dataclass(slots=True)
@@ -61,8 +67,15 @@ class Outbox:
         self._directory = directory
         self._queues = queues
         self._counters = counters
+        self._answers = Budgets(rate=_ANSWERS_PER_S, most=_ANSWERS_BURST)
         self._parcels: dict[Address, _Parcel] = {}
         self._pushes: list[StreamPush] = []
+
+    def may_answer(self, address: Address, units: float = 1.0, *, now: float) -> bool:
+        """Tell whether whoever seems to ask from `address` is to be told more; counted if not."""
+        may = self._answers.take(self._members.account(address), units, now=now)
+        self._counters.answers_put_off += not may
+        return may
 
     def send(self, address: Address, *messages: Message, node_id: str | None = None) -> None:
         """Say something, or nothing, to an address; `node_id` if it is known who listens there."""

@@ -65,6 +65,8 @@ class Counters:
     """Signatures and certificates checked."""
     checks_put_off: int = 0
     """Checks not made because there were too many; anti-entropy comes back to them."""
+    answers_put_off: int = 0
+    """Answers not given because too much was asked; as `checks_put_off`."""
     refused_forged: int = 0
     """Records and claims that their node did not sign."""
     refused_foreign: int = 0

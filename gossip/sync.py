@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
+from gossip.budget import Budgets
 from gossip.config import GossipConfig
 from gossip.digest import (
     ALL_BUCKETS,
@@ -37,7 +38,6 @@ from gossip.wire import (
     NODES,
     Address,
     CertificateOffer,
-    Delta,
     Digest,
     DigestEntry,
     NodeRecord,
@@ -57,8 +57,11 @@ _FRAME_BYTES = 1 << 20
 _PUSH_BYTES_MAX = 20 << 20
 _STREAM_PAUSE_S = 15.0
 """A peer gets no other stream so long, unless the first is done; nor after one failed."""
-_DEAD_ROUND = 10
-"""Every so many rounds, one goes to a dead member or to a bootstrap address not yet known."""
+_DIGEST_UNITS = 0.2
+_OWNERS_PER_UNIT = 256
+_GAP_UNITS = 0.1
+_RECORDS_PER_UNIT = 256
+"""What it takes to answer a digest, and to look for what one log lacks (`Outbox.may_answer`)."""
 
 
 _Gap = tuple[DigestEntry, DigestEntry | None]
@@ -103,7 +106,8 @@ class Syncer:
         self._asked: dict[str, list[str]] = {}
         self._streaming: dict[str, float] = {}
         self._no_stream: dict[str, float] = {}
-        self._pulled: dict[Address, float] = {}
+        self._pulled = Budgets(rate=1.0, most=1.0)
+        """By address."""
         self._lost: list[Address] = []
         self._lost_at = -1
 
@@ -152,9 +156,9 @@ class Syncer:
 
     def pull(self, address: Address, me: NodeRecord, *, now: float) -> None:
         """As `contact`, at most once a second for one address."""
-        if now >= self._pulled.get(address, -1.0) + 1.0:
-            self._pulled = {a: at for a, at in self._pulled.items() if at > now - 1.0}
-            self._pulled[address] = now
+        host, port = address
+        is_due = self._pulled.take(f"{host} {port}", now=now)
+        if is_due and self._outbox.may_answer(address, now=now):
             self.contact(address, me)
 
     def try_lost(self, me: NodeRecord) -> bool:
@@ -189,7 +193,13 @@ class Syncer:
         if digest.stage is Stage.EQUAL:
             self._counters.syncs_equal += 1
             self._back_off(digest.scope)
-        elif digest.hashes:
+            return
+        units = _DIGEST_UNITS
+        if not digest.hashes:
+            units += self._summary.count(digest.scope) / _OWNERS_PER_UNIT
+        if not self._outbox.may_answer(source, units, now=now):
+            return
+        if digest.hashes:
             answer = self._compare_hashes(digest)
             self._outbox.send(source, answer, node_id=sender)
         else:
@@ -327,10 +337,10 @@ class Syncer:
     def _fill(
         self, scope: str, gaps: list[_Gap], source: Address, sender: str | None, *, now: float
     ) -> None:
-        messages = self._encoded(scope, gaps, room=self._outbox.room)
-        room = self._outbox.room
-        fits = sum(map(len, messages)) <= room * _DATAGRAMS_MAX
-        if fits and all(len(data) <= room for data in messages):
+        messages, is_all = self._first(
+            self._encoded(scope, gaps, source, room=self._outbox.room, now=now)
+        )
+        if is_all:
             self._outbox.send_encoded(source, messages, node_id=sender)
             return
         member = None if sender is None else self._members.get(sender)
@@ -338,27 +348,46 @@ class Syncer:
             if now >= self._streaming.get(member.node_id, now):
                 self._streaming[member.node_id] = now + _STREAM_PAUSE_S
                 self._counters.streams_out += 1
-                frames = _frames(self._encoded(scope, gaps, room=None))
+                frames = _frames(self._encoded(scope, gaps, source, room=None, now=now))
                 self._outbox.push(member.node_id, member.record.address, frames)
             return
-        small = [data for data in messages if len(data) <= room]
-        total = 0
-        for count, data in enumerate(small):
-            total += len(data)
-            if total > room * _DATAGRAMS_MAX:
-                small = small[:count]
-                break
-        self._outbox.send_encoded(source, small, node_id=sender)
+        self._outbox.send_encoded(source, messages, node_id=sender)
 
-    def _encoded(self, scope: str, gaps: list[_Gap], *, room: int | None) -> list[bytes]:
-        said: list[Delta | CertificateOffer] = []
+    def _first(self, messages: Iterable[bytes]) -> tuple[list[bytes], bool]:
+        """Return those that fit a few datagrams, and whether these are all."""
+        room = self._outbox.room
+        left = room * _DATAGRAMS_MAX
+        found: list[bytes] = []
+        is_all = True
+        for data in messages:
+            if len(data) > room:
+                is_all = False
+                continue
+            left -= len(data)
+            if left < 0:
+                return found, False
+            found.append(data)
+        return found, is_all
+
+    def _encoded(
+        self, scope: str, gaps: list[_Gap], asker: Address, *, room: int | None, now: float
+    ) -> Iterable[bytes]:
+        """Yield what fills the gaps, one by one: most callers want the first few only."""
+        logs = self._directory.table.logs(scope)
         for mine, other in gaps:
-            said += self._introduction(scope, mine.owner, other)
-            said += self._summary.deltas(scope, mine, other, room=room)
-        return [self._outbox.encode(each) for each in said]
+            log = logs.get(mine.owner)
+            records = 0 if log is None else len(log.records)
+            if not self._outbox.may_answer(
+                asker, _GAP_UNITS + records / _RECORDS_PER_UNIT, now=now
+            ):
+                return
+            for offer in self._introduction(scope, mine.owner, other):
+                yield self._outbox.encode(offer)
+            for delta in self._summary.deltas(scope, mine, other, room=room):
+                yield self._outbox.encode(delta)
 
 
-def _frames(messages: list[bytes]) -> Iterable[list[bytes]]:
+def _frames(messages: Iterable[bytes]) -> Iterable[list[bytes]]:
     frame: list[bytes] = []
     size = total = 0
     for data in messages:

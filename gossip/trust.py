@@ -7,7 +7,7 @@ signed them.
 
 Invariants:
     only what the named node signed, with a certificate that is valid now, passes;
-    certificates kept, and checks a second for each host that sends, are bounded.
+    certificates kept, and checks a second for each account that sends, are bounded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ CERTIFICATES_MAX = 4 * MEMBERS_MAX
 CERTIFICATES_PER_NODE_MAX = 4
 """A node that renewed has two; a liar cannot crowd out others with its own."""
 _CHECKS_PER_S = 1000.0
-"""Signatures checked a second of what one host sends; 0.13 ms each."""
+"""Signatures checked a second of what one account sends; 0.13 ms each."""
+_HASHES_PER_CHECK = 50.0
+"""Records that are hashed in the time of one check."""
 _CHECKS_BURST = 8000.0
 """What joining a large cluster takes at once."""
 
@@ -60,7 +62,7 @@ class Trust:
         self._certificates: OrderedDict[bytes, Certificate] = OrderedDict()
         self._by_node: dict[str, list[bytes]] = {}
         self._budgets = Budgets(rate=_CHECKS_PER_S, most=_CHECKS_BURST)
-        self._host = ""
+        self._account = ""
         self._identity = identity
 
     @property
@@ -68,9 +70,9 @@ class Trust:
         """This node's certificate."""
         return self._identity.certificate
 
-    def listen_to(self, host: str) -> None:
+    def listen_to(self, account: str) -> None:
         """Take note of who sent what is checked from now on: a flood uses up its own checks."""
-        self._host = host
+        self._account = account
 
     def set_identity(self, identity: Identity) -> None:
         """Sign with another key from now on; the old certificate is kept for what it signed."""
@@ -90,6 +92,7 @@ class Trust:
         """Return the certificate in `der` and remember it; None, and counted, if it will not do."""
         if not self._may_check(now):
             return None
+        self._counters.checked += 1
         try:
             certificate = self._identity.read_certificate_untrusted(der)
         except ForeignCertificateError:
@@ -147,8 +150,13 @@ class Trust:
         return self._check_owner(update.owner, signature, encode(unsigned), now=now)
 
     def check_head(self, delta: Delta, head: Head, *, now: float) -> Check:
-        """Tell whether the head of a delta is the owner's word."""
+        """Tell whether the head of a delta is the owner's word.
+
+        The budget pays for hashing the records that it speaks of, too.
+        """
         self.look_at_clock(head.hlc, now=now)
+        if not self._may_check(now, head.count / _HASHES_PER_CHECK):
+            return Check.REFUSED
         data = _head_statement(delta.scope, delta.owner, delta.stamp, head)
         return self._check_owner(delta.owner, head.signature, data, now=now)
 
@@ -203,17 +211,17 @@ class Trust:
         return self._passed(is_signed=False)
 
     def _is_signed(self, certificate: Certificate, signature: bytes, data: bytes) -> bool:
+        self._counters.checked += 1
         return self._identity.verify(certificate, signature, self._context + data)
 
     def _passed(self, *, is_signed: bool) -> Check:
         self._counters.refused_forged += not is_signed
         return Check.PASSED if is_signed else Check.REFUSED
 
-    def _may_check(self, now: float) -> bool:
-        if not self._budgets.take(self._host, now=now):
+    def _may_check(self, now: float, count: float = 1.0) -> bool:
+        if not self._budgets.take(self._account, count, now=now):
             self._counters.checks_put_off += 1
             return False
-        self._counters.checked += 1
         return True
 
     def _is_valid(self, certificate: Certificate, now: float) -> bool:

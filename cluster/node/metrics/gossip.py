@@ -178,6 +178,13 @@ GOSSIP: tuple[Metric[PeerStats], ...] = (
     ),
     Metric(
         Kind.COUNTER,
+        "hivewire_gossip_answers_put_off_total",
+        "Answers not given because one member or host asked for too much at a time (anti-entropy "
+        "comes back to them).",
+        lambda s: _counters(s).answers_put_off,
+    ),
+    Metric(
+        Kind.COUNTER,
         "hivewire_gossip_refused_total",
         "What was said and not believed: forged (its node did not sign it), foreign (a certificate "
         "of another cluster), expired (a certificate that is not valid now), unauthorized (a "

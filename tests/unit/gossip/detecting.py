@@ -54,7 +54,7 @@ class Bench:
         self.detector = Detector(
             node_id="me",
             config=config,
-            rng=Random(1),
+            rng=Random(10),
             timers=self.timers,
             members=members,
             outbox=self._outbox,

@@ -66,11 +66,34 @@ def test_helper_passes_an_ack_on_or_says_that_there_is_none() -> None:
 
 def test_requests_at_one_time_are_limited() -> None:
     bench = Bench("b")
-    for number in range(1000):
-        request = PingRequest(number, "b", *address("b"))
-        bench.detector.take_request(request, _ASKER, now=0.0)
+    for host in range(10):
+        for number in range(1000):
+            request = PingRequest(number, "b", *address("b"))
+            bench.detector.take_request(request, (f"10.1.1.{host}", number), now=0.0)
 
     assert len(bench.sent()) == 256
+
+
+def test_one_that_asks_for_much_help_leaves_some_to_others() -> None:
+    bench = Bench("b", "c")
+    request = PingRequest(7, "b", *address("b"))
+    for port in range(1000):
+        bench.detector.take_request(request, ("10.0.0.99", port), now=0.0)  # where "c" lives, too
+    assert len(bench.sent()) == 64
+    bench.detector.take_request(request, address("c"), now=0.0)
+
+    assert len(bench.sent()) == 1
+
+
+def test_numbers_of_probes_cannot_be_guessed_from_earlier_ones() -> None:
+    """Or a liar answers in the name of the dead."""
+    bench = Bench("b")
+    first = bench.start_probe()
+    bench.detector.take_ack(Ack(first.sequence, 0), "b", now=0.9)
+    bench.run_until(2.0)
+    (second, *_) = [message for message, _ in bench.sent() if isinstance(message, Ping)]
+
+    assert abs(second.sequence - first.sequence) > 1000
 
 
 def test_without_lha_probe_health_stays_and_helpers_send_no_nack() -> None:

@@ -1,0 +1,93 @@
+"""Small packets of one that holds the key cost others little, and nobody else suffers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gossip.machine import Machine
+from gossip.proof import head_of
+from gossip.wire import NODES, Claim, Delta, Digest, Record, Stage, Stamp, State
+from tests.unit.gossip.pair import make_machine, meet
+from tests.unit.gossip.stranger import ADDRESS, Stranger
+
+_SPOOFED = ("10.7.7.7", 7946)
+_ALL = Digest("net", Stage.COMPARE, 2**64 - 1)
+"""Asks for everything there is."""
+
+
+def _teller() -> Machine:
+    a = make_machine("a")
+    a.attach("net", now=0.0)
+    for number in range(1000):
+        a.publish("net", f"k{number}", b"v" * 200, now=0.0)
+    a.handle_timer(now=1.0)
+    a.datagrams_to_send()
+    return a
+
+
+def _bytes_out(machine: Machine) -> int:
+    return sum(len(data) for data, _ in machine.datagrams_to_send())
+
+
+def test_many_questions_in_one_packet_are_not_all_answered() -> None:
+    a, z = _teller(), Stranger()
+    for _ in range(12):
+        z.tell(a, *[_ALL] * 100, source=_SPOOFED)
+
+    assert _bytes_out(a) < 3_000_000
+    assert a.counters.answers_put_off > 500
+
+
+def test_a_flood_of_questions_leaves_answers_for_members_at_the_same_host() -> None:
+    a, b, z = _teller(), make_machine("b"), Stranger()
+    meet(a, b)
+    host, port = b.me.address
+    for _ in range(12):
+        z.tell(a, *[_ALL] * 100, source=(host, port + 1))
+    a.datagrams_to_send()
+    a.streams_to_send()
+    assert a.counters.answers_put_off > 500
+    Stranger("b", b.me.epoch).tell(a, _ALL, source=b.me.address)
+
+    assert [push.node_id for push in a.streams_to_send()] == ["b"]
+
+
+def test_whoever_is_unknown_is_asked_who_it_is_but_not_from_every_port() -> None:
+    a = make_machine("a")
+    x = Stranger("x")
+    for number in range(3000):
+        a.receive_datagram(x.seal(), ("10.7.7.7", number + 1), now=2.0)
+
+    assert len(a.datagrams_to_send()) < 1500
+
+
+def test_stale_accusations_are_not_all_answered() -> None:
+    a, z = make_machine("a"), Stranger()
+    a.datagrams_to_send()
+    stale = Claim(State.DEAD, "a", a.me.epoch - 1, 0, "z", 1)
+    for _ in range(100):
+        z.tell(a, *[stale] * 100, source=_SPOOFED)
+
+    assert _bytes_out(a) < 1_000_000
+
+
+def test_streams_carry_nothing_that_asks() -> None:
+    a, z = _teller(), Stranger()
+
+    assert not a.receive_frame(z.seal(*[_ALL] * 1000), ADDRESS, now=2.0)
+    assert _bytes_out(a) < 1000
+
+
+def test_heads_that_do_not_fit_cost_no_more_than_their_senders_checks() -> None:
+    a, z = make_machine("a"), Stranger()
+    z.tell(a, z.record(50))
+    record = Record("s", 2**20, 0, b"", b"x" * 64)
+    head = replace(head_of([record], maximum=2**20, gc=0, hlc=1), count=4096)
+    head = z.trust.sign_head(NODES, "z", Stamp(50, 0), head)
+    delta = Delta(NODES, "z", Stamp(50, 0), 2**20 - 1, 2**20, 0, (record,), head)
+    before = a.counters.checked
+    for _ in range(10):
+        z.tell(a, *[delta] * 40)
+
+    assert a.counters.checks_put_off > 200
+    assert a.counters.checked - before < 300
