@@ -34,6 +34,8 @@ def up(managers: int, workers: int, directory: Path) -> None:
         layout = start(directory, managers, workers, progress=click.echo)
     except ClusterError as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{directory}: {error.strerror}") from error
     first = layout.nodes[0]
     click.echo(f"\nTalk to it:\n  export DOCKER_HOST=unix://{layout.socket(first)}")
     click.echo("  hivewire node ls     (or: docker node ls)")

@@ -116,12 +116,14 @@ def make_layout(directory: Path, managers: int, workers: int) -> Layout:
     """Return the layout asked for.
 
     Raises:
-        Invalid: impossible numbers of nodes, or a path too long for a unix socket.
+        Invalid: impossible numbers of nodes, or a path too long for a unix socket or with blanks.
     """
     if managers < 1 or workers < 0 or managers + workers > NODES_MAX:
         raise Invalid(f"a local cluster has 1 manager or more and at most {NODES_MAX} nodes")
     if len(str(directory.absolute())) > DIRECTORY_CHARS_MAX:
         raise Invalid(f"the directory's path is too long for unix sockets: {directory}")
+    if any(character.isspace() for character in str(directory.absolute())):
+        raise Invalid(f"the directory's path must not contain blanks: {directory}")
     return Layout(directory.absolute(), managers, workers)
 
 

@@ -34,6 +34,7 @@ def start(
         ClusterError: there is one already, or it did not come up (then nothing is left).
     """
     layout = make_layout(directory, managers, workers)
+    _refuse_others_files(layout)
     if layout.file.exists():
         if _is_answering(layout):
             raise ClusterError(f"a local cluster runs in {directory}: `hivewire local down` first")
@@ -46,7 +47,11 @@ def start(
         supervisor = _spawn_supervisor(layout)
         try:
             _wait_until_ready(layout, supervisor, progress)
-        except (ClusterError, KeyboardInterrupt):
+        except KeyboardInterrupt:
+            holder.close()
+            stop(layout)
+            raise
+        except ClusterError:
             holder.close()
             tail = layout.supervisor_log.read_text(errors="replace").splitlines()[-5:]
             stop(layout, keep_logs=True)
@@ -74,6 +79,16 @@ def stop(layout: Layout, *, keep_logs: bool = False) -> None:
         layout.file.unlink(missing_ok=True)
     else:
         shutil.rmtree(layout.directory, ignore_errors=True)
+
+
+def _refuse_others_files(layout: Layout) -> None:
+    """Raise Invalid if there are files that are not ours: `stop` deletes the directory whole."""
+    found = {path.name for path in layout.directory.glob("*")}
+    if found and not found & {layout.file.name, layout.supervisor_log.name}:
+        raise Invalid(
+            f"{layout.directory} is not empty, and `hivewire local down` deletes all of it: "
+            "name a new directory"
+        )
 
 
 def _remove_groups(layout: Layout) -> None:
