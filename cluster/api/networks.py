@@ -28,7 +28,7 @@ from cluster.model.errors import (
     NotFound,
     Unimplemented,
 )
-from cluster.model.ids import NetworkId, new_id
+from cluster.model.ids import NetworkId, is_same_name, new_id
 from cluster.model.meta import Meta
 from cluster.model.network import Network, NetworkSpec
 from cluster.model.task import TaskState
@@ -156,8 +156,8 @@ class Networks:
 def _check_network(spec: NetworkSpec, snapshot: Snapshot) -> None:
     """Raise what the state has against a new network."""
     for other in snapshot.networks.values():
-        if other.spec.name == spec.name:
-            raise Conflict(f"network with name {spec.name} already exists")
+        if is_same_name(other.spec.name, spec.name):
+            raise Conflict(f"network with name {other.spec.name} already exists")
         if other.spec.ingress and spec.ingress:
             raise Conflict(
                 f"rpc error: code = AlreadyExists desc = ingress network ({other.id}) is already "

@@ -33,7 +33,7 @@ from cluster.model.errors import (
     OutOfSequence,
     Unimplemented,
 )
-from cluster.model.ids import ServiceId, new_id
+from cluster.model.ids import ServiceId, is_same_name, new_id
 from cluster.model.meta import Meta
 from cluster.model.service import Service, ServiceSpec
 from cluster.state.changes import ABSENT, DeleteService, PutService
@@ -156,10 +156,10 @@ def _check(spec: ServiceSpec, service_id: ServiceId, snapshot: Snapshot) -> None
     """Raise what the state has against a spec."""
     parse_constraints(spec.task.placement.constraints)
     for other in snapshot.services.values():
-        if other.spec.name == spec.name and other.id != service_id:
+        if is_same_name(other.spec.name, spec.name) and other.id != service_id:
             raise Conflict(
                 "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
-                f"service {spec.name} already exists"
+                f"service {other.spec.name} already exists"
             )
     check_ingress(spec, snapshot)
     try:

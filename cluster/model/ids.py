@@ -33,3 +33,11 @@ def base36(number: int, width: int) -> str:
 def is_id(text: str) -> bool:
     """Return whether `text` has the shape of an identifier."""
     return len(text) == ID_LENGTH and all(c in _DIGITS for c in text)
+
+
+def is_same_name(a: str, b: str) -> bool:
+    """Return whether two services, or two networks, with these names would be one.
+
+    Case makes no difference, as in Swarm: it makes none in DNS (RFC 4343).
+    """
+    return a.lower() == b.lower()

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar, assert_never
 
 from cluster.model.errors import ClusterError, Conflict, FailedPrecondition, NotFound, OutOfSequence
-from cluster.model.ids import NetworkId
+from cluster.model.ids import NetworkId, is_same_name
 from cluster.model.meta import Meta
 from cluster.model.node import Node
 from cluster.model.service import PublishMode, Service, host_ports
@@ -156,8 +156,8 @@ class Draft:
         network = change.network
         _check(change.expect, self._networks.get(network.id), f"network {network.id}")
         for other in self._networks.values():
-            if other.id != network.id and other.spec.name == network.spec.name:
-                raise Conflict(f"network with name {network.spec.name} already exists")
+            if other.id != network.id and is_same_name(other.spec.name, network.spec.name):
+                raise Conflict(f"network with name {other.spec.name} already exists")
             if other.id != network.id and other.spec.ingress and network.spec.ingress:
                 raise Conflict(f"ingress network ({other.id}) is already present")
         stamped = replace(network, meta=self._stamp(network.meta))
@@ -185,10 +185,10 @@ class Draft:
         old = self._services.get(service.id)
         _check(change.expect, old, f"service {service.id}")
         for other in self._services.values():
-            if other.id != service.id and other.spec.name == service.spec.name:
+            if other.id != service.id and is_same_name(other.spec.name, service.spec.name):
                 raise Conflict(
                     "rpc error: code = AlreadyExists desc = name conflicts with an existing "
-                    f"object: service {service.spec.name} already exists"
+                    f"object: service {other.spec.name} already exists"
                 )
         clash = clashing_port(self.snapshot(), service.id, service.spec.ports)
         if clash is not None:

@@ -57,6 +57,7 @@ async def test_create_as_the_docker_cli_sends_it(api: Caller) -> None:
         ({"Name": "n", "IPAM": {"Config": [{"Subnet": "10.0.0.0/24"}]}}, 409, "overlaps"),
         ({"Name": "n", "Ingress": True, "Attachable": True}, 400, "attachable"),
         ({"Name": "ingress"}, 409, "network with name ingress already exists"),
+        ({"Name": "Ingress"}, 409, "network with name ingress already exists"),
         ({"Name": "other", "Ingress": True}, 409, "already present"),
         ({"Name": 5}, 400, "Name must be a string"),
         ({"Name": "n", "Labels": {"a": 1}}, 400, "Labels.a must be a string"),

@@ -191,6 +191,7 @@ REFUSED = [
     (_ports({"TargetPort": 80, "PublishedPort": 9999}), 400,
      "rpc error: code = InvalidArgument desc = port '9999' is already in use by service 'first'"),
     (service_spec("first"), 409, "service first already exists"),
+    (service_spec("FIRST"), 409, "service first already exists"),
 ]  # fmt: skip
 
 

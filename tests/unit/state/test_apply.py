@@ -97,6 +97,8 @@ def test_names_are_unique() -> None:
         apply(snapshot, [PutService(service(id_=ServiceId("other")), expect=ABSENT)], 3)
     with pytest.raises(Conflict, match="network with name shop already exists"):
         apply(snapshot, [PutNetwork(network(id_=NetworkId("other")), expect=ABSENT)], 3)
+    with pytest.raises(Conflict, match="service web already exists"):
+        apply(snapshot, [PutService(service("WEB", ServiceId("other")), expect=ABSENT)], 3)
 
 
 @pytest.mark.parametrize(
