@@ -27,10 +27,13 @@ $(VENV)/.ready: pyproject.toml deploy/requirements-dev.txt deploy/setup
 demo: setup
 	@$(BIN)/python -m cluster.local.demo
 
+# The simulators are pure: they share the processors. What runs real daemons has the machine for itself.
 test: setup
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests/sim -n auto
+	$(BIN)/python -m pytest tests --ignore tests/sim
 
-check: setup lint types unit sim
+check: setup lint types unit
+	HIVEWIRE_SEEDS=5 $(BIN)/python -m pytest tests/sim -n auto
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -45,11 +48,14 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-unit sim netns e2e: setup
+unit netns e2e: setup
 	$(BIN)/python -m pytest tests/$@
 
+sim: setup
+	$(BIN)/python -m pytest tests/sim -n auto
+
 chaos: setup
-	HIVEWIRE_SEEDS=1000 $(BIN)/python -m pytest tests/sim tests/chaos --timeout 3600
+	HIVEWIRE_SEEDS=1000 $(BIN)/python -m pytest tests/sim -n auto --timeout 3600
 
 # atheris has no wheel for every platform, so it is not among the development requirements.
 fuzz: setup
