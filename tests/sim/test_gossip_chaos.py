@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from gossip.config import GossipConfig
+from gossip.machine import Machine
 from gossip.wire import NODES, DigestEntry, State
 from tests.sim.gossip_network import SEEDS, Node, SimNetwork, mode
 
@@ -25,7 +26,7 @@ class _World:
         )
         self.truth: dict[str, dict[str, bytes]] = {}
         self.said: set[tuple[str, str, bytes]] = set()
-        self.positions: dict[tuple[str, int, str, str], tuple[int, ...]] = {}
+        self.positions: dict[tuple[Machine, str, str], tuple[int, ...]] = {}
         self.steps = 0
         for name in self.net.nodes:
             self._enter(name)
@@ -85,7 +86,7 @@ class _World:
             assert (view.owner, view.key, view.value) in self.said
         for scope in (NODES, "net"):
             for entry in node.machine.positions(scope):
-                held = (node.name, id(node.machine), scope, entry.owner)
+                held = (node.machine, scope, entry.owner)  # an id may be used again
                 position = _position(entry)
                 if scope == NODES or position[3:] != (0, 0):  # a hollow log shows none
                     assert self.positions.get(held, ()) <= position
