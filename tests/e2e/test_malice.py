@@ -116,6 +116,8 @@ def test_it_speaks_for_its_own_tasks_only(layout: Layout) -> None:
         for node in honest:
             log = layout.log(node)
             wait_until("it is named", lambda log=log: "have not allocated" in log.read_text())  # type: ignore[misc]
+            # Its own tasks are hidden for a moment if it was slow to take the daemon's place.
+            wait_until("its tasks serve", lambda node=node: answers(layout, node) == fair)  # type: ignore[misc]
         until = time.monotonic() + WATCHED_S
         while time.monotonic() < until:
             for node in honest:
