@@ -8,7 +8,7 @@ import contextlib
 from aiohttp import web
 
 from cluster.api.backend import Backend
-from cluster.api.docker_json.network import network_view, read_network_spec
+from cluster.api.docker_json.network import network_view, network_warning, read_network_spec
 from cluster.api.errors import NotAllowed
 from cluster.api.exchange import (
     Route,
@@ -103,7 +103,7 @@ class Networks:
             meta=Meta(created_at=now, updated_at=now),
         )
         await self._backend.propose([PutNetwork(network, expect=ABSENT)])
-        return answer({"Id": network.id, "Warning": ""}, 201)
+        return answer({"Id": network.id, "Warning": network_warning(spec)}, 201)
 
     async def delete(self, request: web.Request) -> web.Response:
         """Delete a network that nothing uses; waits for tasks that are just being stopped.

@@ -2,7 +2,7 @@
 
 Go's decoder takes keys in any case, and docker-py uses that (`replicated`). Only known keys are
 respelled: keys under `_USER_KEYS` are the user's own (labels, options), unknown ones stay as they
-are, so that a newer client reads back what it wrote.
+are, so that a newer client reads back what it wrote; the answer warns of them.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ _KNOWN = (
     "Data", "Templating", "UnlockKey",
 )  # fmt: skip
 
+WARNINGS_MAX = 10
+_PATH_CHARS_MAX = 200
 _SPELLING = {name.lower(): name for name in _KNOWN}
 
 
@@ -58,6 +60,24 @@ def canonical(value: Json) -> Json:
         for key, item in value.items()
         if item is not None
     }
+
+
+def unknown_warnings(value: Json) -> list[str]:
+    """Return what the user should know of keys that mean nothing here, at most `WARNINGS_MAX`."""
+    paths = _unknown_keys(value, "")[:WARNINGS_MAX]
+    return [f"{path[:_PATH_CHARS_MAX]} is not known here and has no effect" for path in paths]
+
+
+def _unknown_keys(value: Json, path: str) -> list[str]:
+    found: list[str] = []
+    for key, item in value.items():
+        where = f"{path}.{key}" if path else key
+        if key.lower() not in _SPELLING:
+            found.append(where)
+        elif _spelling(key) not in _USER_KEYS:
+            for inner in map(as_object, as_list(item) or [item]):
+                found += _unknown_keys(inner or {}, where)
+    return found
 
 
 def _canonical(value: object, key: str) -> object:

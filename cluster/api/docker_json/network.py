@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from cluster.api.docker_json.canonical import canonical
-from cluster.api.docker_json.fields import Fields, Json
+from cluster.api.docker_json.canonical import canonical, unknown_warnings
+from cluster.api.docker_json.fields import Fields, Json, as_object
 from cluster.api.docker_json.service_view import meta_view, with_prefix
 from cluster.api.docker_json.text import check_network_name, timestamp
 from cluster.model.errors import Forbidden, Invalid, Unimplemented
@@ -47,6 +47,11 @@ def read_network_spec(body: Json) -> NetworkSpec:
         kind = "attachable" if spec.attachable else "internal"
         raise Invalid(f"the ingress network cannot be {kind}")
     return spec
+
+
+def network_warning(spec: NetworkSpec) -> str:
+    """Return what the user should know of wishes that have no effect; empty: nothing."""
+    return "; ".join(unknown_warnings(as_object(msgspec.json.decode(spec.docker)) or {}))
 
 
 def _check_kind(request: Fields) -> None:

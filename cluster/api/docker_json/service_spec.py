@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from cluster.api.docker_json.canonical import canonical
+from cluster.api.docker_json.canonical import canonical, unknown_warnings
 from cluster.api.docker_json.fields import UINT64_MAX, Fields, Json, as_list, as_object
 from cluster.api.docker_json.text import check_dns_name, check_service_name, signal_name
 from cluster.model.errors import Invalid, Unimplemented
@@ -322,11 +322,12 @@ def _choice(kind: type[_Member], fields: Fields, key: str, default: _Member) -> 
 
 def warnings_of(spec: ServiceSpec) -> list[str]:
     """Return what the user should know of wishes that are kept, but have no effect (yet)."""
-    value = Fields(as_object(msgspec.json.decode(spec.docker)) or {})
+    sent = as_object(msgspec.json.decode(spec.docker)) or {}
+    value = Fields(sent)
     ignored = [key for key in ("UpdateConfig", "RollbackConfig") if value.has(key)]
     if value.fields("TaskTemplate").has("LogDriver"):
         ignored.append("TaskTemplate.LogDriver")
-    return [f"{key} is kept, but has no effect yet" for key in ignored]
+    return [f"{key} is kept, but has no effect yet" for key in ignored] + unknown_warnings(sent)
 
 
 def with_network_ids(spec: ServiceSpec, ids: Mapping[str, NetworkId]) -> ServiceSpec:

@@ -36,6 +36,12 @@ async def test_create_as_the_docker_cli_sends_it(api: Caller) -> None:
     assert (await api.get("/networks/net2"))["IPAM"]["Config"][0]["Gateway"] == "10.0.2.1"
 
 
+async def test_unknown_fields_are_told(api: Caller) -> None:
+    body = {"Name": "n", "Labels": {"a": "b"}, "IPAM": {"Subnets": "10.9.0.0/24"}}
+    answer = await api.post("/networks/create", body, 201)
+    assert answer["Warning"] == "IPAM.Subnets is not known here and has no effect"
+
+
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [

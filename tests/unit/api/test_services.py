@@ -275,6 +275,21 @@ async def test_wishes_without_effect_are_told(api: Caller) -> None:
     assert answer["Warnings"] == ["UpdateConfig is kept, but has no effect yet"]
 
 
+async def test_unknown_fields_are_told(api: Caller) -> None:
+    ports = [{"TargetPort": 80, "targetport ": 81}]
+    spec = service_spec(
+        Replicas_=2, Labels={"any": "key"}, EndpointSpec={"Ports": ports}, endpointspecs={}
+    )
+    answer = await api.post("/services/create", spec, 201)
+    assert answer["Warnings"] == [
+        "Replicas_ is not known here and has no effect",
+        "EndpointSpec.Ports.targetport  is not known here and has no effect",
+        "endpointspecs is not known here and has no effect",
+    ]
+    many = service_spec("other", **{f"x{n}": "y" for n in range(100)})
+    assert len((await api.post("/services/create", many, 201))["Warnings"]) == 10
+
+
 async def test_delete(api: Caller) -> None:
     await create(api, service_spec())
     await api.delete("/services/web")
