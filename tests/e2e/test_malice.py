@@ -37,9 +37,16 @@ WATCHED_S = 2.0
 
 @pytest.fixture(scope="module")
 def layout() -> Generator[Layout]:
-    with local_cluster(short_directory(), managers=1, workers=2) as made:
-        create_web(Api(made.socket(made.nodes[0])), replicas=REPLICAS, port=PORT)
+    with local_cluster(short_directory(), managers=1, workers=REPLICAS - 1) as made:
+        api = Api(made.socket(made.nodes[0]))
+        # So that each node gets a replica: the liar needs one of its own.
+        wait_until("all nodes are ready", lambda: _ready(api) == REPLICAS)
+        create_web(api, replicas=REPLICAS, port=PORT)
         yield made
+
+
+def _ready(api: Api) -> int:
+    return sum(node["Status"]["State"] == "ready" for node in json.loads(api.call("GET", "/nodes")))
 
 
 def fetch(layout: Layout, node: LocalNode, port: int = PORT) -> str:
