@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.agent.state_file import StateFile
 from cluster.local.control import Request, ask, ask_with_socket
 from cluster.local.demo import Api
 from cluster.local.layout import Layout, LocalNode
@@ -118,6 +119,10 @@ def test_it_speaks_for_its_own_tasks_only(layout: Layout) -> None:
     fair = [4] * REPLICAS
     for node in honest:
         wait_until("all replicas answer", lambda node=node: answers(layout, node) == fair)  # type: ignore[misc]
+
+    # The worker writes down what it was given within a second, and the liar reads it there.
+    state = StateFile(layout.data_root(layout.node("w1")) / "worker")
+    wait_until("it is written", lambda: (kept := state.load().assignment) and kept.allocations)
 
     with broken_into(layout, "w1", shop) as process:
         for node in honest:
