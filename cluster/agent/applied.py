@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from cluster.allocation.records import RECORD_BYTES_MAX, MalformedRecord
+from cluster.allocation.records import MalformedRecord, unpack_untrusted
 
 APPLIED_KEY = "applied"
 """Key of a node's `applied` record; no task id looks like it."""
@@ -50,12 +50,7 @@ def decode_applied_untrusted(data: bytes) -> frozenset[bytes]:
     Raises:
         MalformedRecord: it is none.
     """
-    if len(data) > RECORD_BYTES_MAX:
-        raise MalformedRecord(f"{len(data)} bytes")
-    try:
-        wire = _decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise MalformedRecord(str(error)) from error
+    wire = unpack_untrusted(data, _decoder)
     if wire.kind != _KIND or len(wire.hashes) % TASK_HASH_BYTES:
         raise MalformedRecord(f"kind {wire.kind}, {len(wire.hashes)} bytes of hashes")
     starts = range(0, len(wire.hashes), TASK_HASH_BYTES)

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -130,6 +130,7 @@ class _Body(msgspec.Struct, array_like=True):
     ports: Annotated[list[tuple[Protocol, _Port, _Port]], Meta(max_length=PORTS_MAX)]
 
 
+_T = TypeVar("_T")
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Wire)
 _body_decoder = msgspec.msgpack.Decoder(_Body)
@@ -146,15 +147,24 @@ def decode_untrusted(data: bytes) -> Sealed:
     Raises:
         MalformedRecord: it is none.
     """
-    if len(data) > RECORD_BYTES_MAX:
-        raise MalformedRecord(f"{len(data)} bytes")
-    try:
-        wire = _decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise MalformedRecord(str(error)) from error
+    wire = unpack_untrusted(data, _decoder)
     if wire.kind != _KIND:
         raise MalformedRecord(f"kind {wire.kind}")
     return Sealed(wire.phase, wire.body, wire.token)
+
+
+def unpack_untrusted(data: bytes, decoder: msgspec.msgpack.Decoder[_T]) -> _T:
+    """Return what `decoder` finds in a gossip record.
+
+    Raises:
+        MalformedRecord: it is too long, or something else.
+    """
+    if len(data) > RECORD_BYTES_MAX:
+        raise MalformedRecord(f"{len(data)} bytes")
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise MalformedRecord(str(error)) from error
 
 
 def encode_body(record: EndpointRecord) -> bytes:
