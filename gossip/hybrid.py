@@ -1,6 +1,6 @@
 """Hybrid logical clocks: unix milliseconds that never go back (pure).
 
-They order what one owner says at one version, and break ties between owners; nothing is owned or
+They date records, and order the heads that one owner signs at one version; nothing is owned or
 deleted by them. The machine's clock stands still while its host is suspended, and wall clocks are
 set: the shell says now and then how far the two are apart.
 
