@@ -11,7 +11,7 @@ Modules:
     detection: a killed gossip process beside serf
     detection_virtual: deaths beside memberlist, in virtual time
     gossip_fleet: many gossip processes on loopback
-    gossip_idle: packets, hops and repairs of gossip, and the simulator's speed
+    gossip_idle: packets, hops and repairs of gossip, in virtual time
     idle: memory and processor of an idle daemon
     ingress: a published port beside HAProxy
     joins: sixty gossip processes that join at once beside serf
@@ -23,6 +23,7 @@ Modules:
     peers: installing and running the peers
     report: printing results
     serf: agents of serf and their RPC
+    simulator: the simulator's own speed
     vip: a virtual IP beside direct connections
     virtual: simulations over all cores
     web: nginx and wrk

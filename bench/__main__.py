@@ -21,6 +21,7 @@ NAMES = (
     "gossip_idle",
     "joins",
     "lifeguard",
+    "simulator",
 )
 
 

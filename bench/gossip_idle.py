@@ -1,6 +1,6 @@
-"""Packets, hops and repairs of gossip, and the simulator's speed (virtual time).
+"""Packets, hops and repairs of gossip (virtual time).
 
-Only the speed depends on the machine. Idle: all nodes attached to one network, nothing happens;
+Idle: all nodes attached to one network, nothing happens;
 anti-entropy is included, and bytes count IP and UDP headers. Hops: over how many nodes one update
 came to the last one, 5 runs. Repairs: a node of 25 that heard nothing for the second in which an
 update and an attachment were spread.
@@ -11,11 +11,9 @@ What the numbers are not: processor time or memory (`make bench NAME=idle`).
 from __future__ import annotations
 
 import math
-import time
 
 from bench.report import say, value
 from bench.virtual import simulate
-from gossip.simulation.cluster import cluster
 from gossip.simulation.figures import figures
 from gossip.simulation.load import Load, hops, idle, repair_s
 
@@ -23,8 +21,6 @@ _SIZES = (8, 16, 32, 64, 128, 256)
 _HOP_SIZES = (5, 10, 25, 50, 100, 200, 500)
 _HOP_RUNS = 5
 _REPAIRS = 300
-_SPEED_NODES = 1000
-_SPEED_S = 20.0
 
 
 def main() -> None:
@@ -43,7 +39,6 @@ def main() -> None:
     value("gossip_hops_over_log3", most)
     packets = [load.packets for load in loads]
     value("gossip_idle_unevenness", max(packets) / min(packets))
-    value("simulator_node_seconds_per_s", _speed())
     value("gossip_idle_packets", max(packets))
 
 
@@ -58,10 +53,3 @@ def _hops(job: tuple[int, int]) -> int:
 
 def _repair(seed: int) -> float:
     return repair_s(25, seed=seed)
-
-
-def _speed() -> float:
-    net = cluster(_SPEED_NODES, seed=1, settle_s=15.0)
-    started = time.process_time()
-    net.run(_SPEED_S)
-    return _SPEED_NODES * _SPEED_S / (time.process_time() - started)

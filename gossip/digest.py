@@ -11,9 +11,11 @@ what is already there.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Flag
+from functools import lru_cache
 
 from gossip.directory import Directory
 from gossip.member import MemberTable
@@ -33,6 +35,9 @@ from gossip.wire import (
 BUCKETS = 64
 ALL_BUCKETS = (1 << BUCKETS) - 1
 HASH_BYTES = 8
+_FIELDS = struct.Struct(">6Q")
+_CACHED_MAX = 4 * MEMBERS_MAX
+"""Hashes and buckets remembered by all nodes of a process: simulated ones know the same members."""
 _RECORD_OVERHEAD_BYTES = 32
 _DELTA_OVERHEAD_BYTES = 340
 """Owner, scope, stamp, span and head of a delta."""
@@ -66,7 +71,6 @@ class Summary:
         self._directory = directory
         self._hashes: dict[str, _Hashes] = {}
         self._hashed_me = me()
-        self._buckets: dict[str, int] = {}
 
     def entry(self, scope: str, owner: str) -> DigestEntry | None:
         """Return what is known of one owner, None if nothing."""
@@ -92,7 +96,7 @@ class Summary:
         """Return what is known of the owners in the buckets of `mask`."""
         owners = self._owners(scope)
         if mask != ALL_BUCKETS:
-            owners = [owner for owner in owners if mask >> self._bucket(owner) & 1]
+            owners = [owner for owner in owners if mask >> _bucket(owner) & 1]
         found = (self.entry(scope, owner) for owner in owners)
         return tuple(entry for entry in found if entry is not None)
 
@@ -100,7 +104,7 @@ class Summary:
         """Return what is known of the owners in the buckets of `mask`, by bucket."""
         found: dict[int, list[DigestEntry]] = {}
         for entry in self.entries(scope, mask):
-            found.setdefault(self._bucket(entry.owner), []).append(entry)
+            found.setdefault(_bucket(entry.owner), []).append(entry)
         return found
 
     def hashes(self, scope: str) -> list[int]:
@@ -185,7 +189,7 @@ class Summary:
         entry = self.entry(scope, owner)
         fresh = 0 if entry is None or not self.counts(scope, entry) else _hash(entry)
         change = held.owners.get(owner, 0) ^ fresh
-        held.buckets[self._bucket(owner)] ^= change
+        held.buckets[_bucket(owner)] ^= change
         held.total ^= change
         held.owners[owner] = fresh
         if not fresh:
@@ -204,15 +208,6 @@ class Summary:
             return me, None
         member = self._members.known(owner)
         return member.record, member.claim
-
-    def _bucket(self, owner: str) -> int:
-        found = self._buckets.get(owner)
-        if found is None:
-            if len(self._buckets) > 2 * MEMBERS_MAX:
-                self._buckets.clear()
-            found = hashlib.blake2b(owner.encode(), digest_size=1).digest()[0] % BUCKETS
-            self._buckets[owner] = found
-        return found
 
 
 def is_live(entry: DigestEntry) -> bool:
@@ -256,6 +251,18 @@ def _parts(records: list[Record], room: int) -> list[list[Record]]:
 
 
 def _hash(entry: DigestEntry) -> int:
-    fields = (*entry.stamp, entry.maximum, entry.gc, entry.mark // 4, entry.proved)
-    data = entry.owner.encode() + b"".join(field.to_bytes(8, "big") for field in fields)
+    epoch, attachment = entry.stamp
+    return _hash_of(
+        entry.owner, epoch, attachment, entry.maximum, entry.gc, entry.mark // 4, entry.proved
+    )
+
+
+@lru_cache(_CACHED_MAX)
+def _hash_of(owner: str, *fields: int) -> int:
+    data = owner.encode() + _FIELDS.pack(*fields)
     return int.from_bytes(hashlib.blake2b(data, digest_size=HASH_BYTES).digest(), "big")
+
+
+@lru_cache(_CACHED_MAX)
+def _bucket(owner: str) -> int:
+    return hashlib.blake2b(owner.encode(), digest_size=1).digest()[0] % BUCKETS

@@ -30,6 +30,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from cryptography.exceptions import InvalidTag
@@ -54,6 +55,8 @@ _WINDOW_BITS = 1024
 _NOWHERE: Address = ("", 0)
 _SENDERS_MAX = 8192
 """Replay windows, derived keys and primary keys remembered; the least recently used goes first."""
+_TAGS_MAX = 8192
+"""Tags remembered by all nodes of a process."""
 
 
 class KeyState(Enum):
@@ -152,6 +155,7 @@ class _Window:
             self.seen |= 1 << -ahead
 
 
+@lru_cache(_TAGS_MAX)
 def sender_tag(node_id: str) -> bytes:
     """Return the 8 bytes that stand for a node id in packet headers."""
     return hashlib.blake2b(node_id.encode(), digest_size=8).digest()

@@ -38,7 +38,7 @@ from gossip.events import (
     StoredView,
 )
 from gossip.hybrid import HybridClock
-from gossip.identity import Identity
+from gossip.identity import Certificate, Identity
 from gossip.inbox import Inbox
 from gossip.keyring import GossipKey, Keyring, KeyView
 from gossip.ledger import Ledger
@@ -228,6 +228,16 @@ class Machine:
             return
         self._sync.bootstrap = wanted
         self._look_again()
+
+    def meet(self, others: Iterable[tuple[NodeRecord, Certificate]], *, now: float) -> None:
+        """Know members from the start, as nodes of a simulated cluster do; nothing is checked.
+
+        Records of this node itself are passed over; no other may be known already.
+        """
+        strangers = [other for other in others if other[0].node_id != self.me.node_id]
+        self._trust.meet(certificate for _, certificate in strangers)
+        self._members.meet((record for record, _ in strangers), now=now)
+        self._directory.dirty.update(record.node_id for record, _ in strangers)
 
     def set_keys(self, keys: Sequence[GossipKey]) -> None:
         """Replace the key ring. Raises InvalidError, and keeps the old ring, if it is unusable."""

@@ -11,6 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -157,6 +158,14 @@ class MemberTable:
             self._set(held, State.ALIVE, None)
         self._changed()
         return Verdict.NEW
+
+    def meet(self, records: Iterable[NodeRecord], *, now: float) -> None:
+        """Take the words of many members that are unknown so far, at once."""
+        for record in records:
+            self._members[record.node_id] = Member(record, State.ALIVE, None, now)
+            self._tags[sender_tag(record.node_id)] = record.node_id
+        self._live = [n for n, member in self._members.items() if member.is_live]
+        self._changed()
 
     def judge(self, claim: Claim) -> Verdict:
         """Tell what `put_claim` would do with a claim about another member."""

@@ -13,6 +13,7 @@ Invariants:
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import replace
 from enum import Enum
 
@@ -102,6 +103,11 @@ class Trust:
             return None
         self._remember(certificate)
         return certificate
+
+    def meet(self, certificates: Iterable[Certificate]) -> None:
+        """Remember certificates that need no check."""
+        for certificate in certificates:
+            self._remember(certificate)
 
     def sign_node(self, record: NodeRecord) -> NodeRecord:
         """Return this node's record, signed."""

@@ -7,7 +7,7 @@ from gossip.config import GossipConfig
 from gossip.keyring import Keyring
 from gossip.simulation.network import AUTHORITY, KEYS, Mode, SimNetwork
 from gossip.simulation.objects import ObjectCodec
-from gossip.wire import NODES, CertificateOffer
+from gossip.wire import NODES
 
 _NOBODY = ("10.255.0.1", 7946)
 
@@ -32,21 +32,29 @@ def cluster(
         for name in net.nodes:
             net.attach(name, scope)
     _introduce(net)
+    if scope is not None:
+        _compare(net)
     net.run(settle_s)
     return net
 
 
 def _introduce(net: SimNetwork) -> None:
-    """Tell every node of all others, as a stream of anti-entropy would."""
+    """Let every node know all others."""
+    everyone = [
+        (node.machine.me, AUTHORITY.identity(node.name).certificate) for node in net.nodes.values()
+    ]
+    for name in net.nodes:
+        net.do(name, lambda m: m.meet(everyone, now=net.now))
+
+
+def _compare(net: SimNetwork) -> None:
+    """Tell every node what all others have said, as a stream of anti-entropy would."""
     herald = Keyring(cluster_id="cluster", node_id="herald", epoch=1, keys=KEYS)
     codec: Codec = ObjectCodec(herald) if net.mode is Mode.OBJECTS else SealedCodec(herald)
-    offers: list[bytes] = []
     deltas: list[bytes] = []
     for node in net.nodes.values():
-        machine = node.machine
-        offers.append(codec.encode(CertificateOffer(AUTHORITY.identity(node.name).certificate.der)))
-        machine.handle_timer(now=net.now)  # it signs the head of what it has said
-        deltas.append(codec.encode(machine.own_delta(NODES)))
-    frame = codec.seal([*offers, *deltas], to=None)
+        node.machine.handle_timer(now=net.now)  # it signs the head of what it has said
+        deltas.append(codec.encode(node.machine.own_delta(NODES)))
+    frame = codec.seal(deltas, to=None)
     for node in net.nodes.values():
         net.do(node.name, lambda m: m.receive_frame(frame, _NOBODY, now=net.now))

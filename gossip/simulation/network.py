@@ -124,6 +124,11 @@ class SimNetwork:
         return self._clock.now
 
     @property
+    def served(self) -> int:
+        """Events so far: packets that arrived, timers and what else happened."""
+        return self._clock.served
+
+    @property
     def trace(self) -> str:
         """Hash over every delivery so far."""
         return f"{self._trace % (1 << _HASH_BITS):016x}"
