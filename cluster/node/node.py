@@ -47,6 +47,7 @@ from cluster.node.state_file import MembershipRecord
 from cluster.runtime.base import LogLine
 from cluster.state.changes import Change
 from cluster.state.snapshot import Snapshot
+from dataplane.kernel.uplink import own_addresses
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ class Node:
     async def swarm_init(self, request: InitRequest) -> NodeId:
         """See `Backend`."""
         async with self._one_at_a_time():
-            interfaces = addresses.interface_addresses()
+            interfaces = own_addresses()
             listen = addresses.split_address(
                 request.listen_address, interfaces, what="listen address"
             )
@@ -197,6 +198,8 @@ class Node:
             data_address = addresses.choose_data_path(
                 request.data_path_address, address, interfaces
             )
+            addresses.refuse_taken(*listen, protocol="tcp")
+            self._refuse_taken_gossip_port()
             made = founding.new_cluster(
                 request,
                 facts.describe_node(self._facts),
@@ -227,7 +230,7 @@ class Node:
     async def swarm_join(self, request: JoinRequest) -> None:
         """See `Backend`."""
         async with self._one_at_a_time():
-            interfaces = addresses.interface_addresses()
+            interfaces = own_addresses()
             listen = addresses.split_address(
                 request.listen_address, interfaces, what="listen address"
             )
@@ -242,6 +245,7 @@ class Node:
                 data_address = addresses.choose_data_path(
                     request.data_path_address, advertised, interfaces
                 )
+            self._refuse_taken_gossip_port()
             # The same key until a join went well: an attempt whose answer was lost is the same
             # node when it is made again.
             csr = self._pending_request or new_request()
@@ -327,6 +331,11 @@ class Node:
             raise FailedPrecondition(ALREADY_IN)
         async with self._joining:
             yield
+
+    def _refuse_taken_gossip_port(self) -> None:
+        anywhere = "0.0.0.0"  # noqa: S104  (as gossip listens: identity is the key)
+        for protocol in ("udp", "tcp"):
+            addresses.refuse_taken(anywhere, self._config.gossip_port, protocol=protocol)
 
     def _enter(self, record: MembershipRecord) -> None:
         state_file.save(self._config.data_root, record)

@@ -21,5 +21,6 @@ Modules:
     rtnetlink: requests about links, addresses, routes, rules and neighbours
     rule_writer: writing firewall tables
     sandboxes: operations on sandboxes
+    uplink: the addresses of the machine's own devices, and what fits them
     vip_rules: a sandbox's firewall table as text
 """

@@ -14,17 +14,15 @@ import asyncio
 import threading
 import time
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from dataplane.diff import operations
 from dataplane.driver import Driver, DriverError, Outcome
-from dataplane.kernel import ingress_rules, inventory, names
-from dataplane.kernel import rtnetlink as rt
-from dataplane.kernel.channel import Channel
+from dataplane.kernel import ingress_rules, names
 from dataplane.kernel.nftables import Nft, NftError, find_nft
 from dataplane.kernel.observe import observe
 from dataplane.kernel.perform import Failures, Performer
+from dataplane.kernel.uplink import device_mtu
 from dataplane.plan import OVERLAY_MTU, NodePlan
 from dataplane.state import NodeState, Port, wanted_state
 
@@ -145,7 +143,8 @@ class KernelDriver:
         base = None if self._state is None else self._state.base
         if base is not None and base.address == plan.underlay.address:
             return base.mtu
-        return min(OVERLAY_MTU, _device_mtu(plan.underlay.address) - _VXLAN_OVERHEAD_BYTES)
+        mtu = device_mtu(plan.underlay.address)
+        return OVERLAY_MTU if mtu is None else min(OVERLAY_MTU, mtu - _VXLAN_OVERHEAD_BYTES)
 
 
 def _outcome(failures: Failures, wanted: NodeState) -> Outcome:
@@ -176,16 +175,6 @@ def _has_egress_hook(nft: Nft) -> bool:
     except NftError:
         return False
     return True
-
-
-def _device_mtu(address: IPv4Address) -> int:
-    """Return the MTU of the device that has `address`, or Ethernet's."""
-    with Channel() as channel:
-        links = inventory.read_links(channel.dump(rt.list_links()))
-        addresses = inventory.read_addresses(channel.dump(rt.list_addresses()))
-    index = next((held.index for held in addresses if held.address == address), None)
-    mtus = (link.mtu for link in links if link.index == index)
-    return next(mtus, OVERLAY_MTU + _VXLAN_OVERHEAD_BYTES)
 
 
 _: type[Driver] = KernelDriver

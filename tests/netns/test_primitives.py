@@ -6,14 +6,15 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Generator
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
-from dataplane.kernel import inventory, netns, preflight
+from dataplane.kernel import inventory, netns, preflight, uplink
 from dataplane.kernel.channel import NETLINK_NETFILTER, Channel, NetlinkError
 from dataplane.kernel.nftables import CommandNft, LibraryNft, Nft, NftError
-from dataplane.kernel.rtnetlink import make_bridge
+from dataplane.kernel.rtnetlink import list_links, make_bridge, set_address
 
 
 @pytest.fixture
@@ -127,3 +128,23 @@ def test_forward_policy_of_others_is_noticed(place: Path) -> None:
 def test_no_mount_is_left() -> None:
     listed = subprocess.run(["cat", "/proc/self/mounts"], capture_output=True, check=True)
     assert b"hivewire-preflight" not in listed.stdout
+
+
+def test_all_addresses_of_a_device_are_its_own(place: Path) -> None:
+    def add() -> dict[str, tuple[str, ...]]:
+        with Channel() as channel:
+            channel.request(make_bridge("own", mtu=1234))
+            (link,) = [
+                link for link in inventory.read_links(channel.dump(list_links()))
+                if link.name == "own"
+            ]  # fmt: skip
+            for address in ("198.18.9.1", "198.18.9.2", "192.0.2.1"):
+                channel.request(set_address(link.index, IPv4Address(address), 24))
+        assert uplink.device_mtu(IPv4Address("198.18.9.2")) == 1234
+        assert uplink.device_mtu(IPv4Address("198.18.9.3")) is None
+        return uplink.own_addresses()
+
+    assert netns.run_in_namespace(place, add)["own"][0] == "198.18.9.1"
+    assert set(netns.run_in_namespace(place, uplink.own_addresses)["own"]) == {
+        "198.18.9.1", "198.18.9.2", "192.0.2.1",
+    }  # fmt: skip
