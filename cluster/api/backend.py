@@ -85,7 +85,6 @@ class EngineFacts:
 class Reachability(StrEnum):
     """What the Raft members think of a manager."""
 
-    UNKNOWN = "unknown"
     UNREACHABLE = "unreachable"
     REACHABLE = "reachable"
 

@@ -130,6 +130,28 @@ def test_a_node_that_was_removed_while_it_was_off_is_told(layout: Layout) -> Non
     join_again(layout, api, worker, token)
 
 
+def test_a_manager_that_leaves_is_down_and_no_member_of_raft(layout: Layout) -> None:
+    api, leaver = api_of(layout, "m1"), api_of(layout, "m3")
+    token = json.loads(api.call("GET", "/swarm"))["JoinTokens"]["Manager"]
+    leaver.call("POST", "/swarm/leave?force=1")
+
+    def standing() -> list[tuple[str, bool]]:
+        nodes = json.loads(api.call("GET", "/nodes"))
+        shown = [n for n in nodes if n["Description"]["Hostname"] == "m3"]
+        return sorted((n["Status"]["State"], "ManagerStatus" in n) for n in shown)
+
+    wait_until("it is down", lambda: standing() == [("down", False)])
+    wait_until("all tasks run", lambda: all_run(api))
+    join = {
+        "ListenAddr": "0.0.0.0:2377",
+        "AdvertiseAddr": layout.node("m3").address,
+        "RemoteAddrs": [f"{layout.node('m1').address}:2377"],
+        "JoinToken": token,
+    }
+    leaver.call("POST", "/swarm/join", join)
+    wait_until("it manages again", lambda: standing() == [("down", False), ("ready", True)])
+
+
 def test_without_quorum_the_api_says_so(layout: Layout) -> None:
     api = api_of(layout, "m1")
     for name in ("m2", "m3"):

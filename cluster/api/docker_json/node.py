@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cluster.api.backend import RaftView, Reachability
+from cluster.api.backend import RaftView
 from cluster.api.docker_json.canonical import canonical
 from cluster.api.docker_json.cluster import read_availability
 from cluster.api.docker_json.fields import Fields, Json
@@ -57,8 +57,11 @@ def node_view(node: Node, raft: RaftView, tls_info: Mapping[str, str]) -> Json:
         "Description": _description(node, tls_info),
         "Status": status,
     }
-    if node.spec.role is Role.MANAGER and node.manager_address:
-        view["ManagerStatus"] = _manager_status(node, raft)
+    reachability = raft.reachability.get(node.id)
+    if reachability is not None:  # of a manager that has left there is nothing to say
+        leader: Json = {"Leader": True} if raft.leader == node.id else {}
+        standing = {"Reachability": reachability.value, "Addr": node.manager_address}
+        view["ManagerStatus"] = {**leader, **standing}
     return view
 
 
@@ -77,9 +80,3 @@ def _description(node: Node, tls_info: Mapping[str, str]) -> Json:
         "Engine": {**engine, "Plugins": [dict(p) for p in _PLUGINS]},
         "TLSInfo": dict(tls_info),
     }
-
-
-def _manager_status(node: Node, raft: RaftView) -> Json:
-    reachability = raft.reachability.get(node.id, Reachability.UNKNOWN)
-    leader: Json = {"Leader": True} if raft.leader == node.id else {}
-    return {**leader, "Reachability": reachability.value, "Addr": node.manager_address}

@@ -36,6 +36,16 @@ async def test_list(cluster: Caller) -> None:
     assert nodes["w2"]["Description"]["Resources"]["NanoCPUs"] == 2_000_000_000
 
 
+async def test_manager_that_has_left_has_no_standing(
+    cluster: Caller, backend: MemoryBackend
+) -> None:
+    left = make_node(NodeId("m9" + "0" * 23), "m9", Role.MANAGER, 9)
+    await backend.propose([PutNode(replace(left, state=NodeState.DOWN))])
+    shown = await cluster.get("/nodes/m9")
+    assert shown["Status"]["State"] == "down"
+    assert "ManagerStatus" not in shown
+
+
 @pytest.mark.parametrize(
     ("wanted", "names"),
     [
