@@ -196,7 +196,7 @@ def _network(node: _Node, network: model.Network) -> Network:
             Name(n, tuple(sorted(found, key=int)))
             for n, found in sorted(_names(settled, serving).items())
         ),
-        pointers=tuple(Pointer(a, f"{r.task_name}.{name}") for a, r in serving.items()),
+        pointers=_pointers(settled, serving, name),
         mtu=_mtu(network),
         internal=network.spec.internal,
     )
@@ -231,6 +231,17 @@ def _names(
         for name in {record.task_name, record.task[:SHORT_ID_LENGTH], record.hostname} - {""}:
             names[name.lower()].add(address)
     return dict(names)
+
+
+def _pointers(
+    settled: Settled, serving: Mapping[IPv4Address, EndpointRecord], network: str
+) -> tuple[Pointer, ...]:
+    called = {address: record.task_name for address, record in serving.items()}
+    for record in serving.values():
+        vip = settled.vip_of(record) if record.mode is EndpointMode.VIP else None
+        if vip is not None and settled.has_name(record):
+            called.setdefault(vip, record.service_name)
+    return tuple(Pointer(a, f"{called[a]}.{network}") for a in sorted(called, key=int))
 
 
 def _mtu(network: model.Network) -> int:

@@ -10,6 +10,8 @@ is first looked for as it is in each network, in the order of the sandbox's inte
 Differences from Swarm, on purpose:
     - Swarm gives every answer 600 s. We do so for virtual IPs, which stay. Addresses of tasks
       (`tasks.X`, dnsrr) get `TASK_TTL_S`: clients that cache would go on asking dead tasks.
+    - Swarm knows no name of a virtual IP and asks the machine's resolvers, which cannot know it
+      either. We call it `service.network`.
     - A sandbox that is on internal networks only asks nobody upstream: DNS would be its way out.
 
 As in Swarm, an unknown name of one label goes upstream too: the machine's resolvers may know it
@@ -110,8 +112,8 @@ class Zone:
         address = reverse_address(query.name)
         for names in self.networks:
             if address is not None and address in names.pointers:
-                answer = Answer((names.pointers[address],), TASK_TTL_S)
-                return Reply(Rcode.NOERROR, answer)
+                ttl_s = VIP_TTL_S if address in names.vips else TASK_TTL_S
+                return Reply(Rcode.NOERROR, Answer((names.pointers[address],), ttl_s))
         return self._unknown(query)
 
     def _unknown(self, query: Query) -> Reply | Forward:

@@ -119,6 +119,7 @@ def test_golden() -> None:
                     Name(two, (ip("10.0.1.12"),)),
                 ),
                 pointers=(
+                    Pointer(vip, "web.my-net1"),
                     Pointer(OWN_ADDRESS, f"{one}.my-net1"),
                     Pointer(ip("10.0.1.12"), f"{two}.my-net1"),
                 ),
@@ -266,6 +267,7 @@ def test_a_lost_virtual_address_balances_only_the_winner() -> None:
     assert overlay(seen).services == (VirtualService(ip(VIP), (ip("10.0.1.12"),)),)
     assert names(seen)["web"] == [str(OWN_ADDRESS)]
     assert names(seen)["rival"] == [VIP]
+    assert [p.name for p in overlay(seen).pointers if p.address == ip(VIP)] == ["rival.my-net1"]
     assert {r.address for r in overlay(seen).remotes} == {ip("10.0.1.12")}
     made = plan(seen)
     assert made is not None
@@ -277,6 +279,7 @@ def test_a_lost_name_is_the_winners() -> None:
     assert names(seen)["web"] == ["10.0.1.3"]
     assert names(seen)["tasks.web"] == ["10.0.1.12"]
     assert names(seen)["shop"] == [VIP]
+    assert not [p for p in overlay(seen).pointers if p.address == ip(VIP)]
 
 
 def test_a_lost_port_is_the_winners() -> None:

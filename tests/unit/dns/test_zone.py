@@ -35,7 +35,10 @@ def network(id_: str, *names: Name, first: int = 0, internal: bool = False) -> N
         subnet=IPv4Network("10.0.0.0/24"),
         gateway=address(1),
         names=names,
-        pointers=(Pointer(address(first + 3), f"web.1.abc.{id_}Net"),),
+        pointers=(
+            Pointer(address(first + 2), f"web.{id_}Net"),
+            Pointer(address(first + 3), f"web.1.abc.{id_}Net"),
+        ),
         services=(VirtualService(address(first + 2), (address(first + 3),)),),
         internal=internal,
     )
@@ -124,7 +127,9 @@ def test_a_name_without_addresses_exists() -> None:
 def test_pointers() -> None:
     answer = Answer(("web.1.abc.redNet",), TASK_TTL_S)
     assert ask("in-red", "3.0.0.10.in-addr.arpa", PTR) == Reply(Rcode.NOERROR, answer)
-    assert ask("in-red", "2.0.0.10.in-addr.arpa", PTR) == Forward()  # a virtual IP has none
+    virtual = Answer(("web.redNet",), VIP_TTL_S)
+    assert ask("in-red", "2.0.0.10.in-addr.arpa", PTR) == Reply(Rcode.NOERROR, virtual)
+    assert ask("in-red", "9.0.0.10.in-addr.arpa", PTR) == Forward()
     assert ask("in-red", "web", PTR) == Forward()
 
 
