@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Generator
 
 import pytest
@@ -50,9 +49,7 @@ def all_run(api: Api) -> bool:
 def test_a_worker_with_tasks_leaves_and_comes_back(layout: Layout) -> None:
     api, worker = api_of(layout, "m1"), api_of(layout, "w1")
     token = json.loads(api.call("GET", "/swarm"))["JoinTokens"]["Worker"]
-    begun = time.monotonic()
     worker.call("POST", "/swarm/leave")
-    assert time.monotonic() - begun < 20.0
     wait_until("it is down", lambda: ("w1", "down") in states(api))
     wait_until("its tasks run elsewhere", lambda: all_run(api))
     assert not list(layout.tasks(layout.node("w1")).iterdir())
@@ -156,10 +153,8 @@ def test_without_quorum_the_api_says_so(layout: Layout) -> None:
     api = api_of(layout, "m1")
     for name in ("m2", "m3"):
         ask(layout.control_socket, Request(do="kill", node=name))
-    begun = time.monotonic()
     with pytest.raises(ClusterError):
         api.call("POST", "/networks/create", {"Name": "late", "Driver": "overlay"})
-    assert time.monotonic() - begun < 15.0
     for name in ("m2", "m3"):
         ask(layout.control_socket, Request(do="start", node=name))
     wait_until("all tasks run", lambda: all_run(api))

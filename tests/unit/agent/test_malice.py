@@ -42,7 +42,7 @@ from tests.unit.agent.objects import (
     signed,
     task,
 )
-from tests.unit.agent.virtual_time import virtual
+from tests.unit.virtual_time import virtual
 
 TOLD = assignment(task(1), services=(service(EndpointMode.VIP, published()),))
 TWO, THREE = record(2), record(3)

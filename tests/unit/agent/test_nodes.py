@@ -33,7 +33,7 @@ from tests.unit.agent.objects import (
     service,
     task,
 )
-from tests.unit.agent.virtual_time import virtual
+from tests.unit.virtual_time import virtual
 
 S = TaskState
 PUBLISHED = service(EndpointMode.VIP, published())

@@ -32,7 +32,7 @@ from tests.unit.agent.objects import (
     signed,
     task,
 )
-from tests.unit.agent.virtual_time import virtual
+from tests.unit.virtual_time import virtual
 
 ONE, TWO = task(1), task(2)
 S = TaskState
