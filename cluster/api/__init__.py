@@ -7,6 +7,7 @@ validation happens here, once; what is behind trusts the types.
 Modules:
     absent: what a Docker engine has and hivewire has not
     backend: what the API needs of its node
+    cautions: what a part of the cluster cannot fulfil of a service's wishes
     docker_json: Docker's JSON <-> the model's values
     errors: errors -> HTTP status and Docker's words
     event_diff: what happened between two snapshots

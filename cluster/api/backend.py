@@ -80,6 +80,10 @@ class EngineFacts:
     memory_bytes: int = 0
     data_root: str = ""
     labels: dict[str, str] = field(default_factory=dict[str, str])
+    has_limits: bool = True
+    """Whether tasks here can be limited in memory and processor time."""
+    published_port_min: int = 1
+    """Lower published ports do not answer where the user of a local cluster is."""
 
 
 class Reachability(StrEnum):

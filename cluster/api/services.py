@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from cluster.api.backend import Backend
+from cluster.api.backend import Backend, EngineFacts
+from cluster.api.cautions import cautions
 from cluster.api.docker_json.service_spec import (
     read_service_spec,
     warnings_of,
@@ -93,7 +94,9 @@ class Services:
         now = self._backend.now()
         service = Service(id=service_id, spec=spec, meta=Meta(created_at=now, updated_at=now))
         await self._backend.propose([PutService(service, expect=ABSENT)])
-        return answer({"ID": service_id, "Warnings": warnings_of(spec) or None}, 201)
+        return answer(
+            {"ID": service_id, "Warnings": _warnings(spec, snapshot, self._backend.facts())}, 201
+        )
 
     async def update(self, request: web.Request) -> web.Response:
         """Replace a service's spec, or roll it back to the one before."""
@@ -117,7 +120,7 @@ class Services:
             meta=replace(service.meta, updated_at=self._backend.now()),
         )
         await self._backend.propose([PutService(changed, expect=version)])
-        return answer({"Warnings": warnings_of(spec) or None})
+        return answer({"Warnings": _warnings(spec, snapshot, self._backend.facts())})
 
     async def delete(self, request: web.Request) -> web.Response:
         """Delete a service; its tasks are then stopped."""
@@ -125,6 +128,10 @@ class Services:
         service = find_service(snapshot, request.match_info["id"])
         await self._backend.propose([DeleteService(service.id)])
         return web.Response()
+
+
+def _warnings(spec: ServiceSpec, snapshot: Snapshot, facts: EngineFacts) -> list[str] | None:
+    return [*warnings_of(spec), *cautions(spec, snapshot, facts)] or None
 
 
 def _previous(service: Service) -> ServiceSpec:

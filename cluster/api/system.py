@@ -83,6 +83,9 @@ class System:
         return answer(
             {
                 **_no_containers(),
+                "MemoryLimit": facts.has_limits,
+                "CpuCfsPeriod": facts.has_limits,
+                "CpuCfsQuota": facts.has_limits,
                 "ID": facts.engine_id,
                 "Name": facts.hostname,
                 "ServerVersion": facts.version,
@@ -124,10 +127,7 @@ def _no_containers() -> Json:
         "Driver": "process",
         "DriverStatus": [],
         "Plugins": {"Volume": [], "Network": ["overlay"], "Authorization": None, "Log": []},
-        "MemoryLimit": True,
         "SwapLimit": False,
-        "CpuCfsPeriod": True,
-        "CpuCfsQuota": True,
         "CPUShares": True,
         "CPUSet": True,
         "PidsLimit": False,

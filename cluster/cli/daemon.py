@@ -50,6 +50,13 @@ _LEVELS = ("debug", "info", "warning", "error")
     metavar="HOST:PORT",
     help="Serve /metrics here too, to anybody. [only on the API's socket]",
 )
+@click.option(
+    "--published-port-min",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Warn of published ports below: they do not answer where the user is.",
+)
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Engine label.")
 @click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
 def daemon(
@@ -62,6 +69,7 @@ def daemon(
     profile: str,
     gossip_port: int,
     metrics_listen: tuple[str, int] | None,
+    published_port_min: int,
     labels: tuple[str, ...],
     log_level: str,
 ) -> None:
@@ -79,6 +87,7 @@ def daemon(
         profile=Profile(profile),
         gossip_port=gossip_port,
         metrics_listen=metrics_listen,
+        published_port_min=published_port_min,
         labels=tuple(key_values(labels).items()),
     )
     footprint.before_imports()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from cluster.local.control import Request, ask
-from cluster.local.layout import default_directory, load
-from cluster.local.lifecycle import start, stop
+from cluster.local.control import Answer, Request, ask
+from cluster.local.layout import Layout, default_directory, load
+from cluster.local.lifecycle import NOT_FORWARDED, is_forwarded, start, stop
 from cluster.model.errors import ClusterError
 
 directory_option = click.option(
@@ -59,19 +59,31 @@ def down(directory: Path) -> None:
 def status(directory: Path, style: str) -> None:
     """Show the nodes of the local cluster."""
     try:
-        answer = ask(load(directory).control_socket, Request(do="status"))
+        layout = load(directory)
+        answer = ask(layout.control_socket, Request(do="status"))
     except ClusterError as error:
         raise click.ClickException(str(error)) from error
     rows = [
         (n.name, "running" if n.pid else "stopped", n.address, n.host_address, n.socket)
         for n in answer.nodes
     ]
+    for warning in _warnings(layout, answer):
+        click.echo(f"Warning: {warning}.", err=True)
     names = ("node", "state", "address", "host_address", "socket")
     if style == "json":
         click.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
         return
     for row in [tuple(name.upper().replace("_", " ") for name in names), *rows]:
         click.echo(f"{row[0]:6}{row[1]:9}{row[2]:14}{row[3]:14}{row[4]}")
+
+
+def _warnings(layout: Layout, answer: Answer) -> list[str]:
+    found = [f"nothing listens for {failed}" for failed in answer.unheard]
+    if not answer.ready:
+        found.append("the cluster is not formed yet")
+    if not is_forwarded(layout):
+        found.append(f"{NOT_FORWARDED}: `hivewire local down`, then `local up` again")
+    return found
 
 
 @local.command()

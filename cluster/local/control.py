@@ -29,6 +29,8 @@ class Request(msgspec.Struct, omit_defaults=True):
     """kill: the node's tasks too."""
     protocol: str = "tcp"
     port: int = 0
+    unheard: list[str] = []
+    """ports: what the forwarder cannot listen for, and why; one text a port."""
     source: str = ""
     """connect: address on the bridge to connect from; empty: any."""
 
@@ -56,6 +58,8 @@ class Answer(msgspec.Struct, omit_defaults=True):
     nodes: list[NodeStatus] = []
     ports: list[tuple[str, int]] = []
     """Published ports: (protocol, port)."""
+    unheard: list[str] = []
+    """What the forwarder could not listen for, as it last said."""
 
 
 def ask(path: Path, request: Request) -> Answer:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -31,6 +32,8 @@ UDP_CLIENTS_MAX = 1024
 """UDP clients remembered; the oldest is forgotten."""
 UDP_QUEUE_MAX = 256
 """Datagrams of one port waiting to be forwarded."""
+UNHEARD_MAX = 50
+"""Ports that the supervisor is told of as not listened for."""
 CHUNK_BYTES = 64 * 1024
 
 Listener = tuple[str, str, int]
@@ -48,15 +51,17 @@ class Forwarder:
     def __init__(self, control: Path) -> None:
         self._control = control
         self._open: dict[Listener, _Closable] = {}
-        self._failed: set[Listener] = set()
+        self._failed: dict[Listener, str] = {}
+        """What cannot be listened for, and why."""
         self._connections = 0
 
     async def run(self) -> None:
         """Follow the supervisor until it is gone."""
         async with asyncio.TaskGroup() as group:
             while True:
+                request = Request(do="ports", unheard=self._unheard())
                 try:
-                    answer = await asyncio.to_thread(ask, self._control, Request(do="ports"))
+                    answer = await asyncio.to_thread(ask, self._control, request)
                 except Unavailable:
                     break
                 await self._follow(answer, group)
@@ -72,16 +77,20 @@ class Forwarder:
         }
         for key in self._open.keys() - wanted.keys():
             self._open.pop(key).close()
-        self._failed &= wanted.keys()
+        self._failed = {key: why for key, why in self._failed.items() if key in wanted}
         for key in sorted(wanted.keys() - self._open.keys()):
             try:
                 self._open[key] = await self._listen(key, wanted[key], group)
-                self._failed.discard(key)
+                self._failed.pop(key, None)
             except OSError as error:
                 if key not in self._failed:
                     logger.warning("cannot listen, will retry: address=%s port=%s error=%s",
                                    wanted[key].host_address, key[2], error)  # fmt: skip
-                self._failed.add(key)
+                where = f"port {key[2]}/{key[1]} of {wanted[key].host_address}"
+                self._failed[key] = f"{where}: {os.strerror(error.errno or 0)}"
+
+    def _unheard(self) -> list[str]:
+        return [why for _, why in sorted(self._failed.items())][:UNHEARD_MAX]
 
     async def _listen(self, key: Listener, node: NodeStatus, group: asyncio.TaskGroup) -> _Closable:
         _, protocol, port = key

@@ -8,12 +8,15 @@ namespace and frees when the last process that inherited the socket has ended, a
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import time
+from pathlib import Path
 
 from cluster.local.layout import HOST_NETWORKS_MAX
 from cluster.model.errors import Unavailable
 
+_FIRST_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 RELEASE_TIMEOUT_S = 3.0
 """A forwarder notices within a fraction of a second that its cluster is gone."""
 
@@ -29,6 +32,13 @@ def hold_free() -> tuple[int, socket.socket]:
         if holder is not None:
             return network, holder
     raise Unavailable(f"{HOST_NETWORKS_MAX} local clusters run on this machine: end one first")
+
+
+def lowest_port() -> int:
+    """Return the lowest port that this user may listen on (ip(7), ip_unprivileged_port_start)."""
+    if os.geteuid() == 0:
+        return 1
+    return max(1, int(_FIRST_PORT.read_text()))
 
 
 def wait_until_free(network: int) -> None:

@@ -55,6 +55,8 @@ class Layout:
     workers: int
     host_network: int = 0
     """Third number of the nodes' addresses on the host: no other running local cluster has it."""
+    published_port_min: int = 1
+    """Lower ports cannot be had on the host by who runs the cluster."""
 
     @property
     def nodes(self) -> tuple[LocalNode, ...]:
@@ -101,6 +103,11 @@ class Layout:
         return self.directory / "supervisor.log"
 
     @property
+    def forwarder_lock(self) -> Path:
+        """Locked by `local up` and then by the forwarder, as long as they live."""
+        return self.directory / "forwarder.lock"
+
+    @property
     def file(self) -> Path:
         """Where this value is kept; its presence says that the cluster exists."""
         return self.directory / "local.json"
@@ -110,6 +117,7 @@ class _File(msgspec.Struct):
     managers: int
     workers: int
     host_network: int = 0
+    published_port_min: int = 1
 
 
 def make_layout(directory: Path, managers: int, workers: int) -> Layout:
@@ -130,8 +138,8 @@ def make_layout(directory: Path, managers: int, workers: int) -> Layout:
 def save(layout: Layout) -> None:
     """Write the layout into its directory, which is made (0700)."""
     layout.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    data = msgspec.json.encode(_File(layout.managers, layout.workers, layout.host_network))
-    layout.file.write_bytes(data)
+    kept = _File(layout.managers, layout.workers, layout.host_network, layout.published_port_min)
+    layout.file.write_bytes(msgspec.json.encode(kept))
 
 
 def load(directory: Path) -> Layout:
@@ -144,7 +152,13 @@ def load(directory: Path) -> Layout:
         kept = msgspec.json.decode((directory / "local.json").read_bytes(), type=_File)
     except (OSError, msgspec.MsgspecError) as error:
         raise Invalid(f"no local cluster in {directory}: run `hivewire local up`") from error
-    return Layout(directory.absolute(), kept.managers, kept.workers, kept.host_network)
+    return Layout(
+        directory.absolute(),
+        kept.managers,
+        kept.workers,
+        kept.host_network,
+        kept.published_port_min,
+    )
 
 
 def default_directory() -> Path:

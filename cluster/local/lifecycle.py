@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -12,13 +13,18 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 from cluster.local.control import Request, ask
-from cluster.local.host_network import hold_free, wait_until_free
+from cluster.local.host_network import hold_free, lowest_port, wait_until_free
 from cluster.local.layout import Layout, load, make_layout, save
 from cluster.model.errors import ClusterError, Invalid, Unavailable
 from cluster.runtime.cgroups import Cgroups
 
+NOT_FORWARDED = (
+    "published ports do not answer on this machine (this cluster's `local up` was killed before it "
+    "was done, or its forwarder has ended)"
+)
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 15.0
 
@@ -37,12 +43,16 @@ def start(
     _refuse_others_files(layout)
     if layout.file.exists():
         if _is_answering(layout):
-            raise ClusterError(f"a local cluster runs in {directory}: `hivewire local down` first")
+            trouble = "" if is_forwarded(layout) else f", but {NOT_FORWARDED}"
+            raise ClusterError(
+                f"a local cluster runs in {directory}{trouble}: `hivewire local down` first"
+            )
         with contextlib.suppress(Invalid):  # what a power loss left of its file
             stop(load(directory))
     network, holder = hold_free()
-    with holder:
-        layout = replace(layout, host_network=network)
+    with holder, _hold_lock(layout) as lock:
+        port_min = lowest_port()
+        layout = replace(layout, host_network=network, published_port_min=port_min)
         save(layout)
         supervisor = _spawn_supervisor(layout)
         try:
@@ -58,8 +68,23 @@ def start(
             if tail:
                 progress("the supervisor's last words:\n  " + "\n  ".join(tail))
             raise
-        _spawn_forwarder(layout, holder)
+        _spawn_forwarder(layout, holder, lock)
     return layout
+
+
+def is_forwarded(layout: Layout) -> bool:
+    """Return whether published ports answer on the host, or a `local up` sees to that.
+
+    False: it was killed before it had come so far, or the forwarder has ended.
+    """
+    try:
+        with layout.forwarder_lock.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def stop(layout: Layout, *, keep_logs: bool = False) -> None:
@@ -99,6 +124,22 @@ def _remove_groups(layout: Layout) -> None:
             groups.remove(name)
 
 
+def _hold_lock(layout: Layout) -> TextIO:
+    """Return the lock file, locked until its last holder has ended.
+
+    Raises:
+        ClusterError: another `local up` is under way there.
+    """
+    layout.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = layout.forwarder_lock.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise ClusterError(f"another `local up` is under way in {layout.directory}") from error
+    return lock
+
+
 def _is_answering(layout: Layout) -> bool:
     try:
         ask(layout.control_socket, Request(do="status"))
@@ -119,8 +160,9 @@ def _spawn_supervisor(layout: Layout) -> int:
     return pid
 
 
-def _spawn_forwarder(layout: Layout, holder: socket.socket) -> None:
-    holder.set_inheritable(True)  # the forwarder holds the network from now on, until it ends
+def _spawn_forwarder(layout: Layout, *held: socket.socket | TextIO) -> None:
+    for it in held:
+        os.set_inheritable(it.fileno(), True)  # the forwarder holds it from now on, until it ends
     _spawn(layout, [sys.executable, "-m", "cluster.local.forward", str(layout.directory)])
 
 

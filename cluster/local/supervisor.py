@@ -49,6 +49,8 @@ class _Cluster:
     ready: bool = False
     error: str = ""
     ports: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    unheard: list[str] = field(default_factory=list[str])
+    """What the forwarder cannot listen for."""
 
     def namespace(self, node: LocalNode) -> Path:
         return self.layout.data_root(node) / "node.netns"
@@ -102,6 +104,7 @@ def start_daemon(cluster: _Cluster, node: LocalNode) -> None:
         "--data-root", str(root), "--run-root", str(root / "run"),
         "--listen", f"unix://{cluster.layout.socket(node)}",
         "--hostname", node.name, "--profile", "local",
+        "--published-port-min", str(cluster.layout.published_port_min),
     ]  # fmt: skip
     log = os.open(cluster.layout.log(node), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     actions = [
@@ -356,6 +359,7 @@ async def answer(
         case "status":
             return _status(cluster), None
         case "ports":
+            cluster.unheard = request.unheard
             return Answer(ports=cluster.ports, nodes=_status(cluster).nodes), None
         case "stop":
             stop.set()
@@ -385,6 +389,7 @@ def _status(cluster: _Cluster) -> Answer:
         ready=cluster.ready,
         progress=cluster.progress,
         ports=cluster.ports,
+        unheard=cluster.unheard,
         nodes=[
             NodeStatus(
                 name=node.name,

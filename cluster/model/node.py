@@ -55,6 +55,8 @@ class NodeDescription:
     memory_bytes: int = 0
     engine_version: str = ""
     engine_labels: dict[str, str] = field(default_factory=dict[str, str])
+    has_limits: bool = True
+    """Whether its tasks can be limited in memory and processor time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from cluster.node.config import NodeConfig, Profile
 from cluster.node.identity import NodeIdentity
 from cluster.node.state_file import MembershipRecord
 from cluster.runtime.base import RuntimeFailure
+from cluster.runtime.cgroups import Cgroups
 from cluster.runtime.process import ProcessRuntime
 from dataplane.dns.resolv_conf import parse_upstreams
 from dataplane.dns.server import (
@@ -96,6 +97,7 @@ class Agent:
         config: NodeConfig,
         record: MembershipRecord,
         description: NodeDescription,
+        cgroups: Cgroups,
         contexts: TlsContexts,
         identity: NodeIdentity,
         peers: Peers,
@@ -116,7 +118,9 @@ class Agent:
         self._rng = rng
         self._known_managers = record.managers
         hidden = [config.data_root / name for name in ("certificates", "raft", "worker", "gossip")]
-        self.runtime = ProcessRuntime(config.data_root / TASKS_DIRECTORY, hidden=hidden)
+        self.runtime = ProcessRuntime(
+            config.data_root / TASKS_DIRECTORY, hidden=hidden, cgroups=cgroups
+        )
         self.driver = KernelDriver(config.run_root)
         self._dns = DnsServer(open_resolver, _upstreams(), rng)
         self._info: asyncio.Future[ClusterInfo] = asyncio.get_running_loop().create_future()

@@ -48,6 +48,8 @@ class NodeConfig:
     gossip_port: int = GOSSIP_PORT
     metrics_listen: tuple[str, int] | None = None
     """Where anybody may read the metrics; None: only on the API's socket."""
+    published_port_min: int = 1
+    """Lower published ports do not answer where the user is: whoever asks for one is warned."""
     labels: tuple[tuple[str, str], ...] = ()
     """Engine labels, for placement constraints."""
 

@@ -12,7 +12,7 @@ from cluster.model.version import VERSION
 from cluster.node.config import NodeConfig
 
 
-def describe(config: NodeConfig) -> EngineFacts:
+def describe(config: NodeConfig, *, has_limits: bool) -> EngineFacts:
     """Return the facts of this machine; they do not change while the daemon runs."""
     return EngineFacts(
         engine_id=config.hostname,
@@ -25,6 +25,8 @@ def describe(config: NodeConfig) -> EngineFacts:
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         data_root=str(config.data_root),
         labels=dict(config.labels),
+        has_limits=has_limits,
+        published_port_min=config.published_port_min,
     )
 
 
@@ -38,6 +40,7 @@ def describe_node(facts: EngineFacts) -> NodeDescription:
         memory_bytes=facts.memory_bytes,
         engine_version=facts.version,
         engine_labels=facts.labels,
+        has_limits=facts.has_limits,
     )
 
 

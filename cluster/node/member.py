@@ -25,6 +25,7 @@ from cluster.node.config import NodeConfig
 from cluster.node.identity import NodeIdentity
 from cluster.node.manager import Manager
 from cluster.node.state_file import MembershipRecord
+from cluster.runtime.cgroups import Cgroups
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Member:
         record: MembershipRecord,
         certificates: CertificateDirectory,
         description: NodeDescription,
+        cgroups: Cgroups,
         clock: Callable[[], float],
         rng: Random,
     ) -> None:
@@ -54,6 +56,7 @@ class Member:
         self._config = config
         self._certificates = certificates
         self._description = description
+        self._cgroups = cgroups
         self._clock = clock
         self._rng = rng
         self.started = asyncio.Event()
@@ -75,6 +78,7 @@ class Member:
                 config=self._config,
                 record=self.record,
                 description=self._description,
+                cgroups=self._cgroups,
                 contexts=contexts,
                 identity=self._gossip_identity(credentials),
                 peers=peers,

@@ -45,6 +45,7 @@ from cluster.node.metrics.catalogue import families
 from cluster.node.metrics.process import read_process
 from cluster.node.state_file import MembershipRecord
 from cluster.runtime.base import LogLine
+from cluster.runtime.cgroups import Cgroups
 from cluster.state.changes import Change
 from cluster.state.snapshot import Snapshot
 from dataplane.kernel.uplink import own_addresses
@@ -66,7 +67,8 @@ class Node:
 
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
-        self._facts = facts.describe(config)
+        self._cgroups = Cgroups.detect()
+        self._facts = facts.describe(config, has_limits=self._cgroups.version != 0)
         self._rng = secrets.SystemRandom()
         self._certificates = CertificateDirectory(config.data_root / CERTIFICATES_DIRECTORY)
         self._member: Member | None = None
@@ -97,6 +99,7 @@ class Node:
                 record=record,
                 certificates=self._certificates,
                 description=facts.describe_node(self._facts),
+                cgroups=self._cgroups,
                 clock=self.now,
                 rng=self._rng,
             )

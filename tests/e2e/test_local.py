@@ -16,6 +16,7 @@ import pytest
 
 from cluster.local.control import Request, ask, ask_with_socket
 from cluster.local.demo import Api
+from cluster.local.host_network import lowest_port
 from cluster.local.layout import Layout, LocalNode
 from cluster.local.lifecycle import start, stop
 from cluster.model.errors import ClusterError
@@ -28,6 +29,7 @@ from tests.e2e.lab import (
 )
 
 pytestmark = [needs_namespaces, pytest.mark.timeout(180)]
+CLI = (sys.executable, "-m", "cluster.cli.main")
 PORT = 8080
 BAD_PACKETS = 'hivewire_gossip_packets_bad_total{reason="malformed"}'
 
@@ -168,6 +170,35 @@ def test_down_leaves_nothing_after_a_kill_of_everything() -> None:
     assert str(directory) not in Path("/proc/self/mountinfo").read_text()
 
 
+def test_up_that_was_killed_half_way_is_told_of() -> None:
+    directory = short_directory()
+    up = subprocess.Popen(
+        [*CLI, "local", "up", "--managers", "1", "--workers", "0", "--dir", str(directory)],
+        stdout=subprocess.DEVNULL,
+    )
+    socket_path = directory / "supervisor.sock"
+    wait_until("the supervisor answers", lambda: ask(socket_path, Request(do="status")).nodes)
+    up.kill()
+    up.wait()
+    try:
+        shown = local("status", directory)
+        assert "m1" in shown.stdout
+        assert "published ports do not answer" in shown.stderr
+        assert "hivewire local down" in shown.stderr
+        again = local("up", directory)
+        assert again.returncode == 1
+        assert "published ports do not answer" in again.stderr
+    finally:
+        down = local("down", directory)
+    assert down.returncode == 0
+    assert not directory.exists()
+
+
+def local(command: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    arguments = [*CLI, "local", command, "--dir", str(directory)]
+    return subprocess.run(arguments, check=False, capture_output=True, text=True)
+
+
 def _processes_of(directory: Path) -> list[int]:
     found: list[int] = []
     for entry in Path("/proc").iterdir():
@@ -192,6 +223,31 @@ def test_second_cluster_answers_at_addresses_of_its_own(layout: Layout) -> None:
 
         wait_until("the second cluster's forwarder listens", ask_host)
         assert second.nodes[0].host_address != layout.nodes[0].host_address
+
+
+def test_what_cannot_be_had_without_root_is_told(layout: Layout) -> None:
+    api, node = Api(layout.socket(layout.nodes[0])), layout.nodes[1]
+    spec = {
+        "Name": "low",
+        "TaskTemplate": {
+            "ContainerSpec": {"Image": "host", "Command": ["sleep", "60"]},
+            "Resources": {"Limits": {"MemoryBytes": 64 << 20}},
+        },
+        "EndpointSpec": {"Ports": [{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 80}]},
+    }
+    created = json.loads(api.call("POST", "/services/create", spec))
+    told = " ".join(created["Warnings"] or ())
+    try:
+        if lowest_port() > 80:
+            assert "port 80/tcp does not answer at this machine's 127.0.x.y addresses" in told
+            failed = f"nothing listens for port 80/tcp of {node.host_address}: Permission denied"
+            wait_until("status says so", lambda: failed in local("status", layout.directory).stderr)
+        else:
+            assert "port 80/tcp" not in told
+        has_limits = json.loads(api.call("GET", "/info"))["MemoryLimit"]
+        assert ("no effect on m1, w1" in told) is not has_limits
+    finally:
+        api.call("DELETE", f"/services/{created['ID']}")
 
 
 def test_second_cluster_in_the_same_place_is_refused(layout: Layout) -> None:
@@ -228,11 +284,8 @@ def test_a_worker_tells_what_it_knows(layout: Layout) -> None:
 
 
 def test_cli_shows_the_cluster(layout: Layout) -> None:
-    shown = subprocess.run(
-        [sys.executable, "-m", "cluster.cli.main", "local", "status",
-         "--dir", str(layout.directory)],
-        check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
+    shown = local("status", layout.directory)
 
-    assert "m1" in shown
-    assert "running" in shown
+    assert "m1" in shown.stdout
+    assert "running" in shown.stdout
+    assert not shown.stderr

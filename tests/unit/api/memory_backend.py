@@ -67,6 +67,8 @@ class MemoryBackend:
         """What somebody else changes before the next proposal, once."""
         self.joined: list[JoinRequest] = []
         self.local_gossip: LocalGossip | None = None
+        self.has_limits = True
+        self.published_port_min = 1
         self._proposer = Proposer(LocalConsensus(self.replica))
         self._membership = Membership()
         self._hostname = hostname
@@ -90,6 +92,8 @@ class MemoryBackend:
             cpus=2,
             memory_bytes=2**32,
             data_root="/var/lib/hivewire",
+            has_limits=self.has_limits,
+            published_port_min=self.published_port_min,
         )
 
     def snapshot(self) -> Snapshot:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from cluster.model.ids import ServiceId
+from cluster.model.ids import NodeId, ServiceId
+from cluster.model.node import Role
 from cluster.model.service import EndpointMode, PublishMode, RestartCondition, ServiceMode
+from cluster.state.changes import PutNode
 from tests.unit.api.caller import Caller, container, filters, service_spec
-from tests.unit.api.memory_backend import MemoryBackend
+from tests.unit.api.memory_backend import MemoryBackend, make_node
 
 
 async def create(api: Caller, spec: object) -> ServiceId:
@@ -307,3 +311,38 @@ async def test_endpoint_shows_what_was_allocated(api: Caller) -> None:
         {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 30000, "PublishMode": "ingress"}
     ]
     assert endpoint["VirtualIPs"][0]["Addr"] == "10.0.0.2/24"
+
+
+async def test_limits_that_a_node_cannot_keep_are_warned_of(
+    api: Caller, backend: MemoryBackend
+) -> None:
+    def without(name: str, index: int) -> PutNode:
+        node = make_node(NodeId(name * 12 + "0"), name, Role.WORKER, index)
+        return PutNode(replace(node, description=replace(node.description, has_limits=False)))
+
+    await backend.propose([without("w1", 5), without("w2", 6)])
+    limited = _task(Resources={"Limits": {"MemoryBytes": 1 << 26}})
+    answer = await api.post("/services/create", limited, 201)
+    (warning,) = answer["Warnings"]
+    assert "no effect on w1, w2: no control groups" in warning
+    service = await api.get(f"/services/{answer['ID']}")
+    path, version = f"/services/{answer['ID']}/update", str(service["Version"]["Index"])
+    assert await api.post(path, limited, version=version) == {"Warnings": [warning]}
+    elsewhere = _task(
+        Resources={"Limits": {"MemoryBytes": 1 << 26}},
+        Placement={"Constraints": ["node.role==manager"]},
+    )
+    for spec in ({**elsewhere, "Name": "a"}, {**_task(), "Name": "b"}):
+        assert (await api.post("/services/create", spec, 201))["Warnings"] is None
+
+
+async def test_ports_that_do_not_answer_on_the_host_are_warned_of(
+    api: Caller, backend: MemoryBackend
+) -> None:
+    backend.published_port_min = 1024
+    low = {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 80}
+    ports = [low, {**low, "PublishedPort": 8080}, {**low, "PublishedPort": 0},
+             {**low, "PublishedPort": 81, "PublishMode": "host"}]  # fmt: skip
+    (warning,) = (await api.post("/services/create", _ports(*ports), 201))["Warnings"]
+    assert warning.startswith("port 80/tcp does not answer at this machine's 127.0.x.y addresses")
+    assert "ports below 1024 need root" in warning

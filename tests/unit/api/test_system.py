@@ -39,6 +39,13 @@ async def test_info_outside_and_inside_a_cluster(outside: Caller) -> None:
     assert (info["NCPU"], info["ServerVersion"]) == (2, "0.1.0")
 
 
+async def test_info_says_whether_limits_are_kept(outside: Caller, backend: MemoryBackend) -> None:
+    for has_limits in (True, False):
+        backend.has_limits = has_limits
+        info = await outside.get("/info")
+        assert {info["MemoryLimit"], info["CpuCfsPeriod"], info["CpuCfsQuota"]} == {has_limits}
+
+
 async def test_info_needs_no_quorum(api: Caller, backend: MemoryBackend) -> None:
     backend.has_leader = False
     await api.get("/info")
