@@ -1,6 +1,8 @@
 """What becomes of a packet: opened, decoded, and each message given to whom it concerns (pure).
 
-Invariant: bytes that are not a packet of this cluster change no state but a counter.
+Invariants:
+    bytes that are not a packet of this cluster change no state but a counter;
+    nor does a frame in another name than that of the certificate which its stream has shown.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from gossip.codec import Codec, Received
-from gossip.keyring import Rejected, RejectedPacketError
+from gossip.keyring import Rejected, RejectedPacketError, sender_tag
 from gossip.ledger import Ledger
 from gossip.member import MemberTable
 from gossip.membership import Membership
@@ -67,12 +69,20 @@ class Inbox:
         self._counters = counters
         self._on_newer_key = on_newer_key
 
-    def take_untrusted(self, data: bytes, source: Address, *, now: float, is_stream: bool) -> bool:
-        """Take a sealed packet; tell whether it was one of this cluster's."""
+    def take_untrusted(
+        self, data: bytes, source: Address, *, now: float, is_stream: bool, peer: str | None = None
+    ) -> bool:
+        """Take a sealed packet; tell whether it was one of this cluster's.
+
+        `peer`: who sends it for certain. Anyone here can seal in another's name; a stream's
+        certificate is its bearer's alone, so it says who speaks, and pays for what is checked.
+        """
         packet = self._open_untrusted(data, source, now=now, is_stream=is_stream)
-        if packet is None:
+        if packet is None or (peer is not None and not self._is_of(packet, peer)):
             return False
         sender = self._members.by_tag(packet.sender)
+        if peer is not None and sender is not None:
+            source = sender.record.address
         if sender is not None and packet.epoch < sender.record.epoch:
             self._counters.stale_lives += 1
             self._membership.remind(sender.node_id, packet.epoch, source, now=now)
@@ -85,14 +95,22 @@ class Inbox:
             if is_stream and sender is not None:
                 source = sender.record.address  # it hears nothing where it calls from
             self._take(message, source, name, now=now)
-        sender = sender or self._members.by_tag(packet.sender)
-        if is_stream:
-            return True
+        if not is_stream:
+            self._look_at_sender(packet, source, now=now)
+        return True
+
+    def _is_of(self, packet: Received, peer: str) -> bool:
+        is_its_own = packet.sender == sender_tag(peer)
+        self._counters.impostors += not is_its_own
+        return is_its_own
+
+    def _look_at_sender(self, packet: Received, source: Address, *, now: float) -> None:
+        """Ask or tell a sender what it takes to count as the member that it is."""
+        sender = self._members.by_tag(packet.sender)
         if sender is None or sender.record.epoch < packet.epoch:
             self._sync.pull(source, self._membership.me, now=now)
         elif not sender.is_live:
             self._membership.remind(sender.node_id, packet.epoch, source, now=now)
-        return True
 
     def _open_untrusted(
         self, data: bytes, source: Address, *, now: float, is_stream: bool

@@ -317,9 +317,16 @@ class Machine:
         """Take the word of the network, which may be forged, that nobody listens at `address`."""
         self._membership.detector.take_refusal(address, now=now)
 
-    def receive_frame(self, data: bytes, source: Address, *, now: float) -> bool:
-        """Take a frame of a stream; tell whether it was one of this cluster's."""
-        return self._inbox.take_untrusted(data, source, now=now, is_stream=True)
+    def bearer_untrusted(self, der: bytes) -> str | None:
+        """Return the node whose certificate a stream has shown; None, and counted, if none is."""
+        return self._trust.bearer_untrusted(der)
+
+    def receive_frame(self, data: bytes, source: Address, *, peer: str | None, now: float) -> bool:
+        """Take a frame of a stream; tell whether it was one of this cluster's, and its peer's.
+
+        `peer`: the node whose certificate the stream has shown; None for one without certificates.
+        """
+        return self._inbox.take_untrusted(data, source, now=now, is_stream=True, peer=peer)
 
     def next_timer(self) -> float:
         """Return when `handle_timer` must next be called."""

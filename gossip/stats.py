@@ -36,6 +36,8 @@ class Counters:
     unknown_key: int = 0
     replayed: int = 0
     own: int = 0
+    impostors: int = 0
+    """Frames sealed in another name than that of the certificate which their stream has shown."""
     stale_lives: int = 0
     """Packets from an epoch older than the one known of their sender."""
     probes: int = 0
@@ -133,3 +135,5 @@ class ShellCounters:
     """Connections closed at once because too many were open."""
     streams_broken: int = 0
     """Connections that ended in junk, a time-out or a failed handshake."""
+    streams_astray: int = 0
+    """Streams at whose other end was another node than the one they were for."""

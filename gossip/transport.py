@@ -3,6 +3,7 @@
 It decides nothing. Whatever happened, `flush` hands out the machine's events, sends what it wants
 sent and arms the timer. Streams carry sealed frames (length 4 bytes, big endian) one way, inside
 TLS when contexts are given; the frames are sealed like datagrams, so junk is refused either way.
+Who is at the other end of a stream in TLS its certificate says, not the seal.
 
 Invariants:
     an error of the socket or of a peer is counted, never fatal; a bug ends `run`;
@@ -223,7 +224,7 @@ class Transport:
                     ssl=context,
                     ssl_handshake_timeout=None if context is None else _STREAM_S / 2,
                 )
-                await self._read_frames(reader, source)
+                await self._read_frames(reader, source, self._peer(transport))
         except (OSError, TimeoutError, asyncio.IncompleteReadError, _JunkError) as exc:
             self.counters.streams_broken += 1
             logger.debug("gossip stream broken peer=%s error=%r", source[0], exc)
@@ -234,7 +235,25 @@ class Transport:
             _abort(transport)
             connection.close()
 
-    async def _read_frames(self, reader: asyncio.StreamReader, source: Address) -> None:
+    def _peer(self, transport: asyncio.BaseTransport) -> str | None:
+        """Return the node whose certificate was shown; None outside TLS."""
+        tls = transport.get_extra_info("ssl_object")
+        if tls is None:
+            return None
+        peer = self._machine.bearer_untrusted(tls.getpeercert(binary_form=True) or b"")
+        if peer is None:
+            raise _JunkError("a certificate of no node of this cluster")
+        return peer
+
+    def _check_peer(self, transport: asyncio.BaseTransport, node_id: str) -> None:
+        peer = self._peer(transport)
+        if peer not in {None, node_id}:
+            self.counters.streams_astray += 1
+            raise _JunkError(f"node {peer} is where node {node_id} should be")
+
+    async def _read_frames(
+        self, reader: asyncio.StreamReader, source: Address, peer: str | None
+    ) -> None:
         total = 0
         while True:
             head = await reader.read(4)
@@ -246,7 +265,7 @@ class Transport:
             if size > _FRAME_BYTES_MAX or total > _STREAM_BYTES_MAX:
                 raise _JunkError("frame or stream too long")
             frame = await reader.readexactly(size)
-            if not self._machine.receive_frame(frame, source, now=self._clock()):
+            if not self._machine.receive_frame(frame, source, peer=peer, now=self._clock()):
                 raise _JunkError("not a frame of this cluster")
             self.flush()
 
@@ -265,13 +284,14 @@ class Transport:
             async with asyncio.timeout(_STREAM_S):
                 host, port = push.address
                 _, writer = await asyncio.open_connection(host, port, ssl=context)
+                self._check_peer(writer.transport, push.node_id)
                 for frame in push.frames:
                     writer.write(len(frame).to_bytes(4, "big") + frame)
                     await writer.drain()
                 writer.close()
                 await writer.wait_closed()
                 is_sent = True
-        except (OSError, TimeoutError) as exc:
+        except (OSError, TimeoutError, _JunkError) as exc:
             logger.debug("gossip stream not sent peer=%s error=%r", push.address[0], exc)
         finally:
             self._streams_out -= 1
@@ -281,7 +301,7 @@ class Transport:
 
 
 class _JunkError(Exception):
-    """A stream carries something else than frames of this cluster."""
+    """A stream carries something else than frames of this cluster, or leads to another node."""
 
 
 def _abort(transport: asyncio.BaseTransport | None) -> None:

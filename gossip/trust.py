@@ -19,7 +19,7 @@ from enum import Enum
 
 from gossip.budget import Budgets
 from gossip.hybrid import HybridClock
-from gossip.identity import Certificate, ForeignCertificateError, Identity
+from gossip.identity import Certificate, ForeignCertificateError, Identity, fingerprint
 from gossip.message import encode
 from gossip.stats import Counters
 from gossip.wire import MEMBERS_MAX, Claim, Delta, Head, NodeRecord, Stamp, State, Update
@@ -88,6 +88,18 @@ class Trust:
         if found is not None:
             self._certificates.move_to_end(fingerprint)
         return found
+
+    def bearer_untrusted(self, der: bytes) -> str | None:
+        """Return whose certificate a connection has shown; None, and counted, if nobody's here."""
+        known = self.certificate(fingerprint(der))
+        if known is not None:
+            return known.node_id
+        self._counters.checked += 1
+        try:
+            return self._identity.read_certificate_untrusted(der).node_id
+        except ForeignCertificateError:
+            self._counters.refused_foreign += 1
+            return None
 
     def take_certificate_untrusted(self, der: bytes, *, now: float) -> Certificate | None:
         """Return the certificate in `der` and remember it; None, and counted, if it will not do."""

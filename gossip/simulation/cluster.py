@@ -9,7 +9,8 @@ from gossip.simulation.network import AUTHORITY, KEYS, Mode, SimNetwork
 from gossip.simulation.objects import ObjectCodec
 from gossip.wire import NODES
 
-_NOBODY = ("10.255.0.1", 7946)
+_HERALD = "herald"
+_NOWHERE = ("10.255.0.1", 7946)
 
 
 def cluster(
@@ -49,7 +50,7 @@ def _introduce(net: SimNetwork) -> None:
 
 def _compare(net: SimNetwork) -> None:
     """Tell every node what all others have said, as a stream of anti-entropy would."""
-    herald = Keyring(cluster_id="cluster", node_id="herald", epoch=1, keys=KEYS)
+    herald = Keyring(cluster_id="cluster", node_id=_HERALD, epoch=1, keys=KEYS)
     codec: Codec = ObjectCodec(herald) if net.mode is Mode.OBJECTS else SealedCodec(herald)
     deltas: list[bytes] = []
     for node in net.nodes.values():
@@ -57,4 +58,4 @@ def _compare(net: SimNetwork) -> None:
         deltas.append(codec.encode(node.machine.own_delta(NODES)))
     frame = codec.seal(deltas, to=None)
     for node in net.nodes.values():
-        net.do(node.name, lambda m: m.receive_frame(frame, _NOBODY, now=net.now))
+        net.do(node.name, lambda m: m.receive_frame(frame, _NOWHERE, peer=_HERALD, now=net.now))

@@ -426,7 +426,7 @@ class SimNetwork:
         is_sent = other is not None and self._passes(node, other)
         if is_sent and other is not None and not other.is_paused:
             for frame in push.frames:
-                other.machine.receive_frame(frame, node.address, now=self.now)
+                other.machine.receive_frame(frame, node.address, peer=node.name, now=self.now)
             self._flush(other)
         if node.machine is machine and node.is_up and not node.is_paused:
             machine.stream_done(push.node_id, is_sent=is_sent, now=self.now)

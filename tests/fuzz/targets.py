@@ -185,7 +185,7 @@ def _gossip_machine(data: bytes) -> None:
         packet = stranger.seal(msgpack.packb([_value(data, at)]))
         now = 0.3 + number / 100
         if number % 2:
-            two.receive_frame(packet, ("10.0.0.3", 7946), now=now)
+            two.receive_frame(packet, ("10.0.0.3", 7946), peer="c", now=now)
         else:
             two.receive_datagram(packet, ("10.0.0.3", 7946), now=now)
         two.handle_timer(now=now)

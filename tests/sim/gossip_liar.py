@@ -102,7 +102,7 @@ class Liar:
         if is_body:
             packet = self._rng.choice(list(self._seals.values())).seal(data)
         if self._rng.random() < 0.3:
-            net.do(node.name, lambda m: m.receive_frame(packet, source, now=net.now))
+            net.do(node.name, lambda m: m.receive_frame(packet, source, peer=NAME, now=net.now))
         else:
             net.do(node.name, lambda m: m.receive_datagram(packet, source, now=net.now))
 

@@ -26,6 +26,7 @@ def _bad_packets(stats: PeerStats) -> dict[str, float]:
         "unknown_key": c.unknown_key,
         "replayed": c.replayed,
         "own": c.own,
+        "impostor": c.impostors,
         "stale_life": c.stale_lives,
     }
 
@@ -159,8 +160,8 @@ GOSSIP: tuple[Metric[PeerStats], ...] = (
         Kind.COUNTER,
         "hivewire_gossip_packets_bad_total",
         "Packets dropped: malformed, unauthentic (wrong key or cluster), unknown_key (a key that "
-        "this node has not), replayed, own (this node's own, come back), stale_life (from before "
-        "its sender restarted).",
+        "this node has not), replayed, own (this node's own, come back), impostor (on a stream "
+        "of another node than it says), stale_life (from before its sender restarted).",
         _bad_packets,
         ("reason",),
     ),
@@ -319,11 +320,13 @@ GOSSIP: tuple[Metric[PeerStats], ...] = (
         Kind.COUNTER,
         "hivewire_gossip_streams_failed_total",
         "Streams that came to nothing: failed (not sent whole), refused (too many at a time), "
-        "broken (junk, time-out or a failed handshake on an accepted one).",
+        "broken (junk, time-out or a failed handshake on an accepted one), "
+        "astray (another node than the one meant was there).",
         lambda s: {
             "failed": _counters(s).streams_failed,
             "refused": s.shell.streams_refused,
             "broken": s.shell.streams_broken,
+            "astray": s.shell.streams_astray,
         },
         ("reason",),
     ),

@@ -74,7 +74,7 @@ def test_stale_accusations_are_not_all_answered() -> None:
 def test_streams_carry_nothing_that_asks() -> None:
     a, z = _teller(), Stranger()
 
-    assert not a.receive_frame(z.seal(*[_ALL] * 1000), ADDRESS, now=2.0)
+    assert not a.receive_frame(z.seal(*[_ALL] * 1000), ADDRESS, peer="z", now=2.0)
     assert _bytes_out(a) < 1000
 
 

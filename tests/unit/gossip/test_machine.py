@@ -291,6 +291,17 @@ def test_nobody_is_silenced_by_packets_sealed_in_its_name() -> None:
     assert a.counters.replayed == 0
 
 
+def test_a_frame_counts_in_no_other_name_than_its_streams() -> None:
+    a, b = make_machine("a"), make_machine("b")
+    a.attach("net", now=0.0)
+    meet(a, b)
+    as_b = Stranger("b", b.me.epoch)
+
+    assert not a.receive_frame(as_b.seal(), ADDRESS, peer="z", now=1.0)
+    assert a.receive_frame(as_b.seal(), ADDRESS, peer="b", now=1.0)
+    assert a.counters.impostors == 1
+
+
 def test_a_packet_said_again_from_elsewhere_is_a_replay() -> None:
     a, b = make_machine("a"), make_machine("b")
     meet(a, b)
