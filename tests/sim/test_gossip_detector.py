@@ -11,7 +11,7 @@ import pytest
 from gossip.config import GossipConfig
 from gossip.events import Event, MemberChanged, PathChanged
 from gossip.wire import State
-from tests.sim.gossip_network import SHARE, SimNetwork, mode
+from tests.sim.gossip_network import SEEDS, SHARE, SimNetwork, mode
 
 Happened = list[tuple[str, Event]]
 
@@ -45,7 +45,7 @@ def test_death_of_a_process_on_a_live_host_is_known_within_two_and_a_half_second
     assert statistics.quantiles(times, n=20)[-1] <= 2.5, sorted(times)
 
 
-@pytest.mark.parametrize("seed", SHARE)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_process_that_is_back_soon_was_not_dead(seed: int) -> None:
     """With the setting of daemons on one machine: back within 2.5 s."""
     config = replace(
@@ -100,7 +100,7 @@ def test_one_way_links_make_no_storm(seed: int) -> None:
     assert net.run(60, net.all_alive, every_s=0.1)
 
 
-@pytest.mark.parametrize("seed", SHARE)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_member_behind_a_broken_way_is_flagged_by_those_who_cannot_reach_it(seed: int) -> None:
     net = SimNetwork(6, seed=seed, mode=mode(seed))
     net.run(10)

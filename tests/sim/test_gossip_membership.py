@@ -24,7 +24,7 @@ def _detection_s(net: SimNetwork, name: str) -> float:
     return net.now - started
 
 
-@pytest.mark.parametrize("seed", SHARE)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_all_nodes_learn_of_all_despite_loss(seed: int) -> None:
     net = SimNetwork(10, seed=seed, mode=mode(seed), loss=0.05, duplicates=0.05)
 
@@ -68,7 +68,7 @@ def test_death_is_known_within_two_seconds_on_one_machine() -> None:
     assert max(times) <= 2.0
 
 
-@pytest.mark.parametrize("seed", SHARE)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_each_of_successive_deaths_is_noticed_as_soon(seed: int) -> None:
     """The last of three may be probed after 5 intervals, then a suspicion lasts 4 s."""
     assert max(_successive_deaths_s(seed)) <= 10.5
@@ -198,7 +198,7 @@ def test_all_bootstrap_nodes_restart_at_once(seed: int) -> None:
     assert net.run(60, net.all_alive, every_s=0.1)
 
 
-@pytest.mark.parametrize("seed", SHARE)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_leaver_is_known_to_have_left_and_may_return(seed: int) -> None:
     net = SimNetwork(5, seed=seed, mode=mode(seed))
     net.run(5)
@@ -285,7 +285,7 @@ def test_node_without_disk_and_clock_outbids_the_life_that_is_held_dead(seed: in
     assert net.run(10, net.all_alive)
 
 
-@pytest.mark.parametrize("seed", SHARE)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_node_with_a_new_certificate_outbids_the_life_that_had_another(seed: int) -> None:
     net = SimNetwork(4, seed=seed, mode=mode(seed))
     net.run(5)

@@ -57,7 +57,7 @@ def test_update_reaches_five_nodes_within_a_tenth_of_a_second() -> None:
         net.run(0.5)
 
 
-@pytest.mark.parametrize("seed", SHARE)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_missed_update_is_repaired_within_five_seconds(seed: int) -> None:
     net = _cluster(8, seed=seed)
     net.split(["n5"])
@@ -296,7 +296,7 @@ def test_records_of_one_who_left_the_cluster_are_gone() -> None:
     assert all(net.seen(name, "net") == {} for name in ("n0", "n1", "n3"))
 
 
-@pytest.mark.parametrize("seed", SHARE)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_restarted_owner_starts_with_no_records(seed: int) -> None:
     net = _cluster(4, seed=seed)
     net.publish("n2", "net", "old", b"x")
@@ -341,7 +341,7 @@ def test_join_with_many_records_makes_no_storm(*, streams: bool) -> None:
     assert net.machine("late").counters.updates_new == 0
 
 
-@pytest.mark.parametrize("seed", SHARE)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_every_packet_is_within_the_budget_when_all_queues_are_full(seed: int) -> None:
     net = _cluster(4, seed=seed)
     scopes = [f"s{n}" for n in range(5)]
@@ -358,7 +358,7 @@ def test_every_packet_is_within_the_budget_when_all_queues_are_full(seed: int) -
     assert net.machine("n1").stats().queued <= QUEUE_MAX
 
 
-@pytest.mark.parametrize("seed", SHARE)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_own_record_is_sent_despite_a_flood_of_relayed_ones(seed: int) -> None:
     net = _cluster(5, seed=seed)
     for number in range(1000):

@@ -8,7 +8,7 @@ import pytest
 
 from gossip.keyring import GossipKey, KeyState
 from gossip.simulation.cluster import cluster
-from tests.sim.gossip_network import KEYS, SEEDS, SHARE, Node, SimNetwork, mode
+from tests.sim.gossip_network import KEYS, SEEDS, Node, SimNetwork, mode
 
 OLD = KEYS[0]
 NEW = GossipKey(2, b"fedcba9876543210" * 2, KeyState.ACCEPT)
@@ -85,7 +85,7 @@ def test_two_keys_changed_at_once_cost_a_moment_and_no_member(seed: int) -> None
     assert net.all_alive()
 
 
-@pytest.mark.parametrize("seed", SHARE)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_slow_node_is_not_declared_dead(seed: int) -> None:
     net = cluster(8, seed=seed, mode=mode(seed), settle_s=2)
     net.nodes["n3"].service_s = 0.05
@@ -94,7 +94,7 @@ def test_slow_node_is_not_declared_dead(seed: int) -> None:
     assert sum(node.machine.counters.deaths for node in net.up) == 0
 
 
-@pytest.mark.parametrize("seed", SHARE)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_node_that_blocks_in_turn_declares_nobody_dead(seed: int) -> None:
     net = cluster(8, seed=seed, mode=mode(seed), settle_s=5)
     for _ in range(3):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.sim.gossip_network import SHARE, Mode, SimNetwork
+from tests.sim.gossip_network import SEEDS, Mode, SimNetwork
 
 
 def eventful(seed: int, mode: Mode) -> str:
@@ -36,7 +36,7 @@ def eventful(seed: int, mode: Mode) -> str:
     return net.trace
 
 
-@pytest.mark.parametrize("seed", SHARE)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_objects_and_bytes_give_the_same_trace(seed: int) -> None:
     assert eventful(seed, Mode.OBJECTS) == eventful(seed, Mode.BYTES)
 
