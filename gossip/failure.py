@@ -85,6 +85,8 @@ class Detector:
         on_path: Callable[[str, bool], None],
     ) -> None:
         """`on_path`: a member became, or is no longer, reachable through helpers only."""
+        self.on_probe: Callable[[str, float], None] = lambda _node_id, _now: None
+        """Called when a member is probed: what else is to be said to it shares the packet."""
         self.health = 0
         """Lifeguard's score of this node's own health: 0 is healthy."""
         self.suspicions = Suspicions(
@@ -111,11 +113,10 @@ class Detector:
 
     def start(self, *, now: float) -> None:
         """Begin to probe."""
-        pause = self._rng.uniform(0, self._config.probe_interval_s)
-        self._timers.at(now + pause, self._next_probe)
+        first = now + self._rng.uniform(0, self._config.probe_interval_s)
+        self._timers.at(first, self._next_probe)
         if self._config.watch_interval_s is not None:
-            pause = self._rng.uniform(0, self._config.watch_interval_s)
-            self._timers.at(now + pause, self._watch)
+            self._timers.at(first, self._watch)  # a healthy node wakes once for both
 
     def stalled(self, lag_s: float, *, now: float) -> None:
         """Take note that this node slept: what it missed says nothing about others."""
@@ -212,6 +213,7 @@ class Detector:
         wait_s = self.paths.timeout_s(target.node_id) * (self.health + 1)
         probe.timer = self._timers.at(now + wait_s, partial(self._ask_helpers, probe))
         self._counters.probes += 1
+        self.on_probe(target.node_id, now)
 
     def _interval_s(self) -> float:
         return self._config.probe_interval_s * (self.health + 1)

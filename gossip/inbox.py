@@ -32,10 +32,10 @@ from gossip.wire import (
     MalformedPacketError,
     Message,
     Nack,
+    News,
     NodeRecord,
     Ping,
     PingRequest,
-    Probe,
     Update,
 )
 
@@ -87,7 +87,7 @@ class Inbox:
             self._counters.stale_lives += 1
             self._membership.remind(sender.node_id, packet.epoch, source, now=now)
             return True
-        self._trust.listen_to(self._members.account(source))
+        self._trust.listen_to(source)
         for message in packet.messages:
             if sender is None:
                 sender = self._members.by_tag(packet.sender)
@@ -149,8 +149,22 @@ class Inbox:
 
     def _take(self, message: Message, source: Address, sender: str | None, *, now: float) -> None:
         match message:
-            case Ping() | Ack() | PingRequest() | Nack():
-                self._take_probe(message, source, sender, now=now)
+            case Ping():  # first what comes most
+                me = self._membership.me
+                if message.target == me.node_id and not self._membership.has_left:
+                    ack = Ack(message.sequence, me.incarnation)
+                    self._outbox.send(source, ack, node_id=sender)
+            case Ack():
+                self._membership.detector.take_ack(message, sender, now=now)
+            case PingRequest():
+                self._membership.detector.take_request(message, source, now=now)
+            case Nack():
+                self._membership.detector.take_nack(message, sender, now=now)
+            case _:
+                self._take_news(message, source, sender, now=now)
+
+    def _take_news(self, message: News, source: Address, sender: str | None, *, now: float) -> None:
+        match message:
             case NodeRecord() | Claim():
                 self._notary.take(message, source, now=now, is_relayed=True)
             case CertificateOffer():
@@ -163,28 +177,6 @@ class Inbox:
                 self._sync.take_digest(message, source, sender, now=now)
             case Delta():
                 self._take_delta(message, source, now=now)
-            case _:
-                assert_never(message)
-
-    def _take_probe(
-        self,
-        message: Probe,
-        source: Address,
-        sender: str | None,
-        *,
-        now: float,
-    ) -> None:
-        match message:
-            case Ping():
-                if message.target == self._membership.me.node_id and not self._membership.has_left:
-                    ack = Ack(message.sequence, self._membership.me.incarnation)
-                    self._outbox.send(source, ack, node_id=sender)
-            case Ack():
-                self._membership.detector.take_ack(message, sender, now=now)
-            case PingRequest():
-                self._membership.detector.take_request(message, source, now=now)
-            case Nack():
-                self._membership.detector.take_nack(message, sender, now=now)
             case _:
                 assert_never(message)
 

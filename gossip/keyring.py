@@ -226,14 +226,18 @@ class Keyring:
         """Return what the header of this node's next packet says, and count it."""
         counter = self._counter
         self._counter = counter + 1
-        return Ticket(self._key_for(to), self._tag, self._epoch, self._primary, counter)
+        key_id = self._primary if len(self._keys) == 1 else self._key_for(to)
+        return Ticket(key_id, self._tag, self._epoch, self._primary, counter)
 
     def secret(self, key_id: int) -> bytes:
         """Return the key of that id, which the ring has. Raises KeyError."""
         return self._keys[key_id].key
 
-    def check_untrusted(self, ticket: Ticket, *, source: Address, is_stream: bool) -> None:
-        """Raise RejectedPacketError unless this ring may open a packet with this header."""
+    def check_untrusted(self, ticket: Ticket, *, source: Address, is_stream: bool) -> bool:
+        """Raise RejectedPacketError unless this ring may open a packet with this header.
+
+        Returns whether it comes from where its sender says it is, for `note`.
+        """
         key_id, sender, epoch, _, counter = ticket
         if key_id not in self._keys:
             is_newer = key_id > max(self._keys)
@@ -241,31 +245,33 @@ class Keyring:
         if sender == self._tag and epoch == self._epoch:
             raise RejectedPacketError(Rejected.OWN)
         if is_stream:
-            return
+            return False
         is_home = self.home_of(sender) == source
         for place in (True,) if is_home else (True, False):
             window = self._windows.get((sender, epoch, place))
             if window is not None and not window.is_fresh(counter):
                 raise RejectedPacketError(Rejected.REPLAYED)
+        return is_home
 
-    def note(self, ticket: Ticket, *, source: Address, is_stream: bool) -> None:
+    def note(self, ticket: Ticket, *, source: Address, is_home: bool, is_stream: bool) -> None:
         """Take note of an authentic packet; a datagram is not opened again.
 
         A stream does not come from where its sender listens: of that place it says nothing.
         """
-        self._opened[ticket.key_id] += 1
+        key_id, sender, epoch, primary, counter = ticket
+        self._opened[key_id] += 1
         if is_stream:
             return
-        if self._heard.get(source) != ticket.primary:
-            _remember(self._heard, source, ticket.primary)
-        life = (ticket.sender, ticket.epoch, self.home_of(ticket.sender) == source)
+        if self._heard.get(source) != primary:
+            _remember(self._heard, source, primary)
+        life = (sender, epoch, is_home)
         window = self._windows.get(life)
         if window is None:
             window = _Window()
             _remember(self._windows, life, window)
         else:
             self._windows.move_to_end(life)
-        window.note(ticket.counter)
+        window.note(counter)
 
     def open_untrusted(
         self, packet: bytes, *, source: Address = _NOWHERE, is_stream: bool = False
@@ -282,7 +288,7 @@ class Keyring:
         if magic != _MAGIC or version != _VERSION:
             raise RejectedPacketError(Rejected.MALFORMED)
         ticket = Ticket(*fields)
-        self.check_untrusted(ticket, source=source, is_stream=is_stream)
+        is_home = self.check_untrusted(ticket, source=source, is_stream=is_stream)
         name = ticket[:3]
         cipher = self._ciphers.get(name) or self._derive(*name)
         try:
@@ -291,11 +297,11 @@ class Keyring:
         except InvalidTag as exc:
             raise RejectedPacketError(Rejected.UNAUTHENTIC) from exc
         _remember(self._ciphers, name, cipher)
-        self.note(ticket, source=source, is_stream=is_stream)
+        self.note(ticket, source=source, is_home=is_home, is_stream=is_stream)
         return Opened(ticket.sender, ticket.epoch, body)
 
     def _key_for(self, to: Address | None) -> int:
-        if to is None or len(self._keys) == 1:
+        if to is None:
             return self._primary
         heard = self._keys.get(self._heard.get(to, self._primary))
         if heard is None or heard.state is not KeyState.RETIRED:

@@ -108,13 +108,14 @@ class Machine:
         self._timers = Timers()
         self._keyring = Keyring(cluster_id=cluster_id, node_id=node_id, epoch=epoch, keys=keys)
         wire = codec(self._keyring)
+        self._members = MemberTable()
         self._trust = Trust(
             cluster_id=cluster_id,
             identity=identity,
             counters=self.counters,
             clock=self._hybrid,
+            account_of=self._members.account,
         )
-        self._members = MemberTable()
         self._keyring.home_of = self._members.home_of
         self._directory = Directory(
             node_id=node_id,
@@ -170,6 +171,7 @@ class Machine:
             outbox=self._outbox,
             counters=self.counters,
         )
+        self._membership.detector.on_probe = self._sync.ride
         self._ledger = Ledger(
             trust=self._trust,
             directory=self._directory,
@@ -328,13 +330,18 @@ class Machine:
         """
         return self._inbox.take_untrusted(data, source, now=now, is_stream=True, peer=peer)
 
+    @property
+    def has_output(self) -> bool:
+        """Whether there are events, datagrams or streams to hand out."""
+        return bool(self._events or self._directory.changed or self._outbox.has_any)
+
     def next_timer(self) -> float:
         """Return when `handle_timer` must next be called."""
-        return self._timers.next()
+        return self._timers.due
 
     def handle_timer(self, *, now: float) -> None:
         """Do what is due at `now`."""
-        lag_s = now - self._timers.next()
+        lag_s = now - self._timers.due
         if lag_s > self._config.probe_interval_s:
             self.counters.stalls += 1
             self._membership.detector.stalled(lag_s, now=now)

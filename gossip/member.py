@@ -42,6 +42,8 @@ class Member:
     """Why the state is not ALIVE. Another's word that it is DEAD makes it SUSPECT."""
     since: float
     """When the state was taken, on this node's clock."""
+    address: Address
+    """Where it is reached: the record's."""
 
     @property
     def node_id(self) -> str:
@@ -61,7 +63,7 @@ class MemberTable:
         self.version = 0
         """Grows with every change."""
         self._members: dict[str, Member] = {}
-        self._tags: dict[bytes, str] = {}
+        self._tags: dict[bytes, Member] = {}
         self._places: dict[Address, list[str]] | None = None
         self._live: list[str] = []
         self._gone: dict[str, Member] = {}
@@ -89,12 +91,12 @@ class MemberTable:
 
     def by_tag(self, tag: bytes) -> Member | None:
         """Return the member whose packets carry `tag`."""
-        return self._members.get(self._tags.get(tag, ""))
+        return self._tags.get(tag)
 
     def home_of(self, tag: bytes) -> Address | None:
         """Return where the member whose packets carry `tag` says it is."""
-        member = self.by_tag(tag)
-        return None if member is None else member.record.address
+        member = self._tags.get(tag)
+        return None if member is None else member.address
 
     def all(self) -> list[Member]:
         """Return every known member, in the order they became known."""
@@ -144,14 +146,13 @@ class MemberTable:
             return verdict
         held = self._members.get(record.node_id)
         if held is None:
-            self._members[record.node_id] = Member(record, State.ALIVE, None, now)
+            self._add(record, now=now)
             self._live = [*self._live, record.node_id]
-            self._tags[sender_tag(record.node_id)] = record.node_id
             self._changed()
             return Verdict.NEW
         is_new_life = record.epoch > held.record.epoch
         is_newer = is_new_life or record.incarnation > held.record.incarnation
-        held.record = record
+        held.record, held.address = record, record.address
         if is_new_life or (is_newer and held.state is not State.LEFT):
             if held.state is not State.ALIVE or is_new_life:
                 held.since = now
@@ -162,8 +163,7 @@ class MemberTable:
     def meet(self, records: Iterable[NodeRecord], *, now: float) -> None:
         """Take the words of many members that are unknown so far, at once."""
         for record in records:
-            self._members[record.node_id] = Member(record, State.ALIVE, None, now)
-            self._tags[sender_tag(record.node_id)] = record.node_id
+            self._add(record, now=now)
         self._live = [n for n, member in self._members.items() if member.is_live]
         self._changed()
 
@@ -203,6 +203,10 @@ class MemberTable:
         if old:
             self._changed()
         return old
+
+    def _add(self, record: NodeRecord, *, now: float) -> None:
+        member = Member(record, State.ALIVE, None, now, record.address)
+        self._members[record.node_id] = self._tags[sender_tag(record.node_id)] = member
 
     def _set(self, member: Member, state: State, claim: Claim | None) -> None:
         was_live = member.is_live

@@ -93,6 +93,8 @@ class Membership:
         self._on_epoch = on_epoch
         self._reminded = Budgets(rate=1 / _REMIND_PAUSE_S, most=1)
         self._retry: dict[str, tuple[float, float]] = {}
+        self._is_reconnecting = False
+        """Whether a timer is set to try a dead member."""
         self._epoch_raised_at = -_EPOCH_PAUSE_S
 
     def start(self, advertise: Address, *, now: float) -> None:
@@ -101,7 +103,6 @@ class Membership:
         self.me = self._trust.sign_node(replace(self.me, host=host, port=port, hlc=self._hlc(now)))
         self.since = now
         self.detector.start(now=now)
-        self._timers.at(now + self._config.reconnect_interval_s, self._reconnect)
 
     def announce(self, *, now: float) -> None:
         """Tell others about this node."""
@@ -323,6 +324,8 @@ class Membership:
         self._members.put_claim(claim, now=now)
         self.detector.suspicions.clear(claim.subject, now=now)
         self._changed(claim.subject)
+        if claim.state is State.DEAD and not self._is_reconnecting:
+            self._plan_reconnect(now)
 
     def _claim(self, state: State, record: NodeRecord) -> Claim:
         subject = (record.node_id, record.epoch, record.incarnation)
@@ -339,16 +342,18 @@ class Membership:
             self._directory.member_changed(node_id)
         self._events.append(MemberChanged(node_id, state))
 
-    def _reconnect(self, now: float) -> None:
-        """Try one dead member whose turn has come."""
+    def _plan_reconnect(self, now: float) -> None:
+        self._is_reconnecting = True
         self._timers.at(now + self._config.reconnect_interval_s, self._reconnect)
-        if not self._members.has_dead or self.has_left:
+
+    def _reconnect(self, now: float) -> None:
+        """Try one dead member whose turn has come, as long as there are any."""
+        dead = [member for member in self._members.gone() if member.state is State.DEAD]
+        if not dead or self.has_left:
+            self._is_reconnecting = False
             return
-        due = [
-            member
-            for member in self._members.all()
-            if member.state is State.DEAD and now >= self._retry.get(member.node_id, (0, 0))[0]
-        ]
+        self._plan_reconnect(now)
+        due = [member for member in dead if now >= self._retry.get(member.node_id, (0, 0))[0]]
         if due:
             member = self._rng.choice(due)
             pause = self._retry.get(member.node_id, (0.0, self._config.reconnect_interval_s))[1]

@@ -71,6 +71,11 @@ class Outbox:
         self._parcels: dict[Address, _Parcel] = {}
         self._pushes: list[StreamPush] = []
 
+    @property
+    def has_any(self) -> bool:
+        """Whether there is anything to drain."""
+        return bool(self._parcels or self._pushes)
+
     def may_answer(self, address: Address, units: float = 1.0, *, now: float) -> bool:
         """Tell whether whoever seems to ask from `address` is to be told more; counted if not."""
         may = self._answers.take(self._members.account(address), units, now=now)
@@ -79,17 +84,22 @@ class Outbox:
 
     def send(self, address: Address, *messages: Message, node_id: str | None = None) -> None:
         """Say something, or nothing, to an address; `node_id` if it is known who listens there."""
-        parcel = self._parcel(address, node_id)
-        for message in messages:
-            self._add(parcel, self.encode(message))
+        self.send_encoded(address, map(self.encode, messages), node_id=node_id)
 
     def send_encoded(
         self, address: Address, messages: Iterable[bytes], *, node_id: str | None
     ) -> None:
         """As `send`, for messages that are encoded already."""
-        parcel = self._parcel(address, node_id)
+        parcel = self._parcels.get(address)
+        if parcel is None:
+            parcel = self._parcels[address] = _Parcel(node_id, [])
+        elif parcel.node_id is None:
+            parcel.node_id = node_id
         for data in messages:
-            self._add(parcel, data)
+            if len(data) > self.room:
+                self._counters.oversized += 1
+            else:
+                parcel.messages.append(data)
 
     def send_updates(self, address: Address, *, node_id: str) -> int:
         """Send a packet of queued updates, now rather than with something else.
@@ -114,7 +124,8 @@ class Outbox:
         parcels, self._parcels = self._parcels, {}
         out: list[tuple[bytes, Address]] = []
         for address, parcel in parcels.items():
-            for body in self._bodies(parcel):
+            bodies = (parcel.messages,) if self._is_plain(parcel) else self._bodies(parcel)
+            for body in bodies:
                 data = self._codec.seal(body, to=address)
                 self._counters.bytes_out += len(data)
                 out.append((data, address))
@@ -128,19 +139,12 @@ class Outbox:
         pushes, self._pushes = self._pushes, []
         return pushes
 
-    def _parcel(self, address: Address, node_id: str | None) -> _Parcel:
-        parcel = self._parcels.get(address)
-        if parcel is None:
-            parcel = self._parcels[address] = _Parcel(node_id, [])
-        elif parcel.node_id is None:
-            parcel.node_id = node_id
-        return parcel
-
-    def _add(self, parcel: _Parcel, data: bytes) -> None:
-        if len(data) > self.room:
-            self._counters.oversized += 1
-        else:
-            parcel.messages.append(data)
+    def _is_plain(self, parcel: _Parcel) -> bool:
+        """Tell whether the one message, or none, of a parcel is all that is to be said."""
+        if len(parcel.messages) > 1 or not self._queues.is_empty:
+            return False
+        member = None if parcel.node_id is None else self._members.get(parcel.node_id)
+        return member is None or member.claim is None
 
     def _bodies(self, parcel: _Parcel) -> Iterable[list[bytes]]:
         member = None if parcel.node_id is None else self._members.get(parcel.node_id)

@@ -73,7 +73,6 @@ class _Schedule:
     interval_s: float
     timer: int
     next_at: float
-    rounds: int = 0
 
 
 class Syncer:
@@ -94,6 +93,8 @@ class Syncer:
     ) -> None:
         self._bootstrap: tuple[Address, ...] = ()
         self._config = config
+        self._slack_s = config.probe_interval_s / 2
+        """A round may come so much before or after its time, to share a packet with a probe."""
         self._rng = rng
         self._timers = timers
         self._members = members
@@ -148,6 +149,13 @@ class Syncer:
         schedule.interval_s = self._config.sync_interval_s
         if schedule.next_at > now + 1.2 * schedule.interval_s:
             self._arm(scope, now=now)
+
+    def ride(self, node_id: str, now: float) -> None:
+        """Bring rounds forward that are due about now: a packet goes to a member anyway."""
+        soon = now + self._slack_s
+        due = [scope for scope, schedule in self._schedules.items() if schedule.next_at <= soon]
+        for scope in due:
+            self._round(scope, now, node_id)
 
     def contact(self, address: Address, me: NodeRecord) -> None:
         """Begin an exchange of members with whoever listens at `address`."""
@@ -212,7 +220,8 @@ class Syncer:
         schedule = self._schedules[scope]
         self._timers.cancel(schedule.timer)
         schedule.next_at = now + schedule.interval_s * self._rng.uniform(0.8, 1.2)
-        schedule.timer = self._timers.at(schedule.next_at, partial(self._round, scope))
+        latest = schedule.next_at + self._slack_s
+        schedule.timer = self._timers.at(latest, partial(self._round, scope))
 
     def _back_off(self, scope: str) -> None:
         schedule = self._schedules.get(scope)
@@ -220,12 +229,13 @@ class Syncer:
             longest = self._config.sync_interval_max_s
             schedule.interval_s = min(2 * schedule.interval_s, longest)
 
-    def _round(self, scope: str, now: float) -> None:
-        schedule = self._schedules[scope]
-        schedule.rounds += 1
+    def _round(self, scope: str, now: float, probed: str | None = None) -> None:
+        """Ask the member that is probed just now, a random one already, or another at random."""
         self._arm(scope, now=now)
         peers = self._directory.peers(scope)
-        if peers:
+        if probed is not None and self._directory.attachment(probed, scope) is not None:
+            self._ask(scope, probed)
+        elif peers:
             self._ask(scope, self._rng.choice(peers))
 
     def _extra_round(self, scope: str, _now: float) -> None:

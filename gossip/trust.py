@@ -13,7 +13,7 @@ Invariants:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from enum import Enum
 
@@ -22,7 +22,7 @@ from gossip.hybrid import HybridClock
 from gossip.identity import Certificate, ForeignCertificateError, Identity, fingerprint
 from gossip.message import encode
 from gossip.stats import Counters
-from gossip.wire import MEMBERS_MAX, Claim, Delta, Head, NodeRecord, Stamp, State, Update
+from gossip.wire import MEMBERS_MAX, Address, Claim, Delta, Head, NodeRecord, Stamp, State, Update
 
 CERTIFICATES_MAX = 4 * MEMBERS_MAX
 """Certificates remembered, of all nodes; the least recently used goes first."""
@@ -56,14 +56,17 @@ class Trust:
         identity: Identity,
         counters: Counters,
         clock: HybridClock,
+        account_of: Callable[[Address], str],
     ) -> None:
+        """`account_of`: returns who pays for what comes from an address."""
         self._context = b"hivewire gossip\0" + cluster_id.encode() + b"\0"
         self._counters = counters
         self._clock = clock
         self._certificates: OrderedDict[bytes, Certificate] = OrderedDict()
         self._by_node: dict[str, list[bytes]] = {}
         self._budgets = Budgets(rate=_CHECKS_PER_S, most=_CHECKS_BURST)
-        self._account = ""
+        self._source: Address = ("", 0)
+        self._account_of = account_of
         self._identity = identity
 
     @property
@@ -71,9 +74,9 @@ class Trust:
         """This node's certificate."""
         return self._identity.certificate
 
-    def listen_to(self, account: str) -> None:
+    def listen_to(self, source: Address) -> None:
         """Take note of who sent what is checked from now on: a flood uses up its own checks."""
-        self._account = account
+        self._source = source
 
     def set_identity(self, identity: Identity) -> None:
         """Sign with another key from now on; the old certificate is kept for what it signed."""
@@ -237,7 +240,7 @@ class Trust:
         return Check.PASSED if is_signed else Check.REFUSED
 
     def _may_check(self, now: float, count: float = 1.0) -> bool:
-        if not self._budgets.take(self._account, count, now=now):
+        if not self._budgets.take(self._account_of(self._source), count, now=now):
             self._counters.checks_put_off += 1
             return False
         return True

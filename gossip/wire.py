@@ -251,6 +251,5 @@ class CertificateOffer:
 
 
 Probe = Ping | Ack | PingRequest | Nack
-Message = (
-    Probe | NodeRecord | Claim | Update | Digest | Delta | CertificateRequest | CertificateOffer
-)
+News = NodeRecord | Claim | Update | Digest | Delta | CertificateRequest | CertificateOffer
+Message = Probe | News

@@ -32,15 +32,14 @@ class Clock:
         """
         end = self.now + seconds
         heap, pop = self._heap, heapq.heappop
-        ask_at = self.now if until is not None else float("inf")
+        ask_at = self.now
         while heap and heap[0][0] <= end:
-            when, _, call, arguments = pop(heap)
-            self.now = when
+            self.now, _, call, arguments = pop(heap)
             self.served += 1
             call(*arguments)
-            if when >= ask_at:
-                ask_at = when + every_s
-                if until is not None and until():
+            if until is not None and self.now >= ask_at:
+                ask_at = self.now + every_s
+                if until():
                     return True
         self.now = end
         return until is not None and until()

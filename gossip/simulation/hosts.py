@@ -36,7 +36,8 @@ class Node:
     """Whether an event is set that takes the next packet of the inbox."""
     heard_from: str = ""
     """Who sent the packet that it took last."""
-    inbox: deque[tuple[bytes, Address]] = field(default_factory=deque[tuple[bytes, Address]])
+    inbox: deque[tuple[bytes, Node]] = field(default_factory=deque["tuple[bytes, Node]"])
+    """Packets and who sent them."""
     outbox: list[tuple[bytes, Address]] = field(default_factory=list[tuple[bytes, Address]])
     """What waits while it is blocked."""
 

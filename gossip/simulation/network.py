@@ -12,6 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -91,7 +92,7 @@ class SimNetwork:
         self.delivered = 0
         self.largest = 0
         """Bytes of the largest datagram."""
-        self.sent: dict[str, int] = {}
+        self.sent = Counter[str]()
         """Datagrams by sender."""
         self.cut: set[tuple[str, str]] = set()
         """(from, to): nothing passes."""
@@ -220,7 +221,7 @@ class SimNetwork:
         """Let a paused node go on: its timers first, then what it received meanwhile."""
         node = self.nodes[name]
         node.is_paused = False
-        self._alarm(node)
+        self._set_alarm(node, node.machine.next_timer())
         self._serve_inbox(node)
 
     def block(self, name: str) -> None:
@@ -308,6 +309,15 @@ class SimNetwork:
 
     def _flush(self, node: Node) -> None:
         machine = node.machine
+        if machine.has_output:
+            self._hand_out(node, machine)
+        due = machine.next_timer()
+        if due < node.alarm_at:
+            self._set_alarm(node, due)
+        if self.on_step is not None:
+            self.on_step(node)
+
+    def _hand_out(self, node: Node, machine: Machine) -> None:
         for event in machine.events():
             if isinstance(event, EpochRaised):
                 node.epoch = event.epoch
@@ -320,24 +330,20 @@ class SimNetwork:
                 self._send(node, data, address)
         for push in machine.streams_to_send():
             self._push(node, push)
-        self._alarm(node)
-        if self.on_step is not None:
-            self.on_step(node)
 
-    def _alarm(self, node: Node) -> None:
-        due = node.machine.next_timer()
-        if due < node.alarm_at:
-            node.alarm_at = due
-            self._clock.at(max(due, self.now), self._wake, node, node.machine, due)
+    def _set_alarm(self, node: Node, due: float) -> None:
+        node.alarm_at = due
+        self._clock.at(max(due, self._clock.now), self._wake, node, node.machine, due)
 
     def _wake(self, node: Node, machine: Machine, due: float) -> None:
-        if node.machine is not machine or node.alarm_at != due:
+        if node.alarm_at != due or node.machine is not machine:
             return
         node.alarm_at = NEVER
         if not node.is_up or node.is_paused:
             return
-        if machine.next_timer() > self._clock.now:
-            self._alarm(node)
+        due = machine.next_timer()
+        if due > self._clock.now:  # what the alarm was set for has been cancelled
+            self._set_alarm(node, due)
             return
         machine.handle_timer(now=self._clock.now)
         self._flush(node)
@@ -348,24 +354,25 @@ class SimNetwork:
         return not self.cut or (node.name, other.name) not in self.cut
 
     def _send(self, node: Node, data: bytes, address: Address) -> None:
-        self.sent[node.name] = self.sent.get(node.name, 0) + 1
-        self.largest = max(self.largest, len(data))
+        self.sent[node.name] += 1
+        if len(data) > self.largest:  # noqa: PLR1730 - for every packet: max() takes twice as long
+            self.largest = len(data)
         other = self._by_address.get(address)
-        faults, rng = self.faults, self.rng
-        if address in self.refusing:
+        faults, rng, clock = self.faults, self.rng, self._clock
+        if self.refusing and address in self.refusing:
             wait = 2 * rng.uniform(*faults.latency_s)
-            self._clock.at(self._clock.now + wait, self._refuse, node, address)
-        if address in self.closed or other is None or not self._passes(node, other):
+            clock.at(clock.now + wait, self._refuse, node, address)
+        if other is None or address in self.closed or not self._passes(node, other):
             return
         if faults.loss and rng.random() < faults.loss:
             return
-        copies = 2 if faults.duplicates and rng.random() < faults.duplicates else 1
         shortest, longest = faults.latency_s
+        copies = 2 if faults.duplicates and rng.random() < faults.duplicates else 1
         for _ in range(copies):
             wait = shortest + (longest - shortest) * rng.random()
             if faults.reorder and rng.random() < faults.reorder:
                 wait += faults.reorder_s * rng.random()
-            self._clock.at(self._clock.now + wait, self._arrive, node, other, data)
+            clock.at(clock.now + wait, self._arrive, node, other, data)
 
     def _refuse(self, node: Node, address: Address) -> None:
         if node.is_up and not node.is_paused:
@@ -376,13 +383,13 @@ class SimNetwork:
         if not other.is_up:
             return
         now = self._clock.now
-        if other.is_paused or other.is_blocked or other.inbox or other.busy_until > now:
+        if other.busy_until > now or other.inbox or other.is_paused or other.is_blocked:
             if len(other.inbox) < INBOX_MAX:
-                other.inbox.append((data, node.address))
+                other.inbox.append((data, node))
             self._serve_inbox(other)
             return
         other.busy_until = now + other.service_s
-        self._take(other, data, node.address)
+        self._take(other, data, node)
 
     def _serve_inbox(self, node: Node) -> None:
         if node.inbox and not (node.is_serving or node.is_paused or node.is_blocked):
@@ -396,20 +403,20 @@ class SimNetwork:
         node.is_serving = False
         if node.is_paused or node.is_blocked or not node.is_up or not node.inbox:
             return
-        data, source = node.inbox.popleft()
+        data, sender = node.inbox.popleft()
         node.busy_until = self.now + node.service_s
-        self._take(node, data, source)
+        self._take(node, data, sender)
         self._serve_inbox(node)
 
-    def _take(self, node: Node, data: bytes, source: Address) -> None:
+    def _take(self, node: Node, data: bytes, sender: Node) -> None:
         now = self._clock.now
         self.delivered += 1
         # Hashes of numbers do not depend on the process, unlike those of text.
         self._trace = hash((self._trace, now, node.number, len(data)))
-        node.heard_from = self._by_address[source].name
+        node.heard_from = sender.name
         if self.on_packet is not None:
             self.on_packet(node, data)
-        node.machine.receive_datagram(data, source, now=now)
+        node.machine.receive_datagram(data, sender.address, now=now)
         self._flush(node)
 
     def _push(self, node: Node, push: StreamPush) -> None:

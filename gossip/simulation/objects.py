@@ -15,6 +15,9 @@ from gossip.message import encode
 from gossip.wire import Ack, Address, Message, Ping
 
 _SMALL_ARRAY_MAX = 15
+_SHORT_BYTES = SEAL_OVERHEAD_BYTES + 1
+_LONG_BYTES = SEAL_OVERHEAD_BYTES + 3
+"""What a packet holds besides its items, up to so many and above."""
 _U16 = 2**16 - 1
 _U32 = 2**32 - 1
 
@@ -28,12 +31,20 @@ class Item(bytes):
 class Packet(bytes):
     """A packet: as `Item`."""
 
-    sender: bytes
-    epoch: int
     ticket: Ticket
     secret: bytes
     """Stands for the seal: what the sender's key is."""
     messages: Sequence[Message]
+
+    @property
+    def sender(self) -> bytes:
+        """Tag of the sender's node id."""
+        return self.ticket.sender
+
+    @property
+    def epoch(self) -> int:
+        """The sender's."""
+        return self.ticket.epoch
 
 
 class ObjectCodec:
@@ -51,11 +62,12 @@ class ObjectCodec:
     def seal(self, messages: Sequence[bytes], *, to: Address | None) -> bytes:
         """Return a packet of items."""
         items = cast("Sequence[Item]", messages)
-        head = 1 if len(items) <= _SMALL_ARRAY_MAX else 3
-        packet = Packet(SEAL_OVERHEAD_BYTES + head + sum(map(len, items)))
-        packet.ticket = self._keyring.next_ticket(to)
-        key_id, packet.sender, packet.epoch, _, _ = packet.ticket
-        packet.secret = self._keyring.secret(key_id)
+        size = _SHORT_BYTES if len(items) <= _SMALL_ARRAY_MAX else _LONG_BYTES
+        for item in items:
+            size += len(item)
+        packet = Packet(size)
+        packet.ticket = ticket = self._keyring.next_ticket(to)
+        packet.secret = self._keyring.secret(ticket.key_id)
         packet.messages = [item.message for item in items]
         return packet
 
@@ -63,28 +75,27 @@ class ObjectCodec:
         """Return what a packet says, or raise RejectedPacketError as real ones do."""
         if not isinstance(packet, Packet):
             raise RejectedPacketError(Rejected.MALFORMED)
-        ticket = packet.ticket
-        self._keyring.check_untrusted(ticket, source=source, is_stream=is_stream)
-        if packet.secret is not self._keyring.secret(ticket.key_id):
+        ticket, keyring = packet.ticket, self._keyring
+        is_home = keyring.check_untrusted(ticket, source=source, is_stream=is_stream)
+        if packet.secret is not keyring.secret(ticket.key_id):
             raise RejectedPacketError(Rejected.UNAUTHENTIC)
-        self._keyring.note(ticket, source=source, is_stream=is_stream)
+        keyring.note(ticket, source=source, is_home=is_home, is_stream=is_stream)
         return packet
 
 
 def _size(message: Message) -> int:
     # Probes are most of all messages; their size needs no encoder. Others are encoded for it.
     if isinstance(message, Ping):
-        sequence = message.sequence
-        size = 5 if _U16 < sequence <= _U32 else _count_size(sequence)
-        return 3 + size + len(message.target)
+        return 3 + _count_size(message.sequence) + len(message.target)
     if isinstance(message, Ack) and message.incarnation < 1 << 7:
-        sequence = message.sequence
-        return 3 + (5 if _U16 < sequence <= _U32 else _count_size(sequence))
+        return 3 + _count_size(message.sequence)
     return len(encode(message))
 
 
 def _count_size(count: int) -> int:
     """Return the length of a whole number in msgpack (its specification, "int format family")."""
+    if _U16 < count <= _U32:
+        return 5
     if count <= _U16:
         return 1 if count < 1 << 7 else 2 if count < 1 << 8 else 3
-    return 5 if count <= _U32 else 9
+    return 9

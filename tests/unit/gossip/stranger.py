@@ -34,6 +34,7 @@ class Stranger:
             identity=identity or MemoryAuthority(cluster_id).identity(name, is_manager=False),
             counters=Counters(),
             clock=HybridClock(unix_s),
+            account_of=lambda address: address[0],
         )
         self.offer = CertificateOffer(self.trust.own.der)
         self._ring = Keyring(cluster_id=cluster_id, node_id=name, epoch=epoch, keys=keys)

@@ -113,7 +113,7 @@ def test_buddy_system_can_be_switched_off(*, tells: bool) -> None:
     claim = Claim(State.SUSPECT, "b", 1, 0, "me", 1)
     bench.members.put_claim(claim, now=0.0)
     bench.detector.start(now=0.0)
-    bench.timers.fire(bench.timers.next())
+    bench.timers.fire(bench.timers.due)
 
     assert [m for m, _ in bench.sent() if isinstance(m, Claim)] == [claim] * tells
 
@@ -214,15 +214,15 @@ def test_member_that_only_helpers_reach_is_flagged_until_it_answers_itself() -> 
     assert bench.failures == []
 
 
-def test_successor_by_id_is_sent_an_empty_packet_each_second() -> None:
+def test_successor_by_id_is_sent_a_packet_each_second() -> None:
     bench = Bench("a", "n", "z", config=replace(CONFIG, watch_interval_s=1.0))
     bench.detector.start(now=0.0)
 
-    assert bench.empty_packets(9.99) == {address("n"): 10}
+    assert bench.watched(9.99)[address("n")] == 10
 
 
-def test_empty_packet_of_the_last_by_id_goes_to_the_first() -> None:
+def test_packet_of_the_last_by_id_goes_to_the_first() -> None:
     bench = Bench("a", "b", config=replace(CONFIG, watch_interval_s=1.0))
     bench.detector.start(now=0.0)
 
-    assert bench.empty_packets(0.99) == {address("a"): 1}
+    assert bench.watched(0.99)[address("a")] == 1

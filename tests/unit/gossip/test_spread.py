@@ -57,8 +57,8 @@ class _Bench:
     def run(self, until: float) -> list[tuple[float, str]]:
         """Return (when, to whom) of each packet."""
         sent: list[tuple[float, str]] = []
-        while self.timers.next() <= until:
-            now = self.timers.next()
+        while self.timers.due <= until:
+            now = self.timers.due
             self.timers.fire(now)
             sent.extend((now, host) for _, (host, _) in self.outbox.drain())
         return sent

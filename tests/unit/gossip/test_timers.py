@@ -15,7 +15,7 @@ def test_timers_fire_in_order_of_time_then_of_setting() -> None:
     timers.fire(2.0)
 
     assert fired == ["a", "b", "c"]
-    assert timers.next() == 3.0
+    assert timers.due == 3.0
 
 
 def test_cancelled_timer_does_not_fire_and_its_id_is_not_used_again() -> None:
@@ -37,7 +37,7 @@ def test_cancelled_timers_take_no_memory() -> None:
         timers.cancel(timers.at(1.0, print))
 
     assert len(timers) == 0
-    assert timers.next() == float("inf")
+    assert timers.due == float("inf")
     assert len(timers._heap) < 200  # pyright: ignore[reportPrivateUsage]  # what is tested
 
 
