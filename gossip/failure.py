@@ -18,7 +18,7 @@ Its other parts are in `suspicion`, and in `outbox`, which tells a suspect in ev
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 
@@ -45,9 +45,9 @@ class _Probe:
     sent_at: float
     timer: int = 0
     has_asked: bool = False
-    helpers: set[str] = field(default_factory=set[str])
-    nacks: set[str] = field(default_factory=set[str])
-    refused: set[str] = field(default_factory=set[str])
+    helpers: frozenset[str] = frozenset()
+    nacks: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
     """Helpers that say that nobody listens there."""
     is_refused: bool = False
     """This node's own packets are."""
@@ -167,9 +167,9 @@ class Detector:
         probe = self._by_sequence(nack.sequence)
         if probe is None or sender not in probe.helpers:
             return
-        probe.nacks.add(sender)
+        probe.nacks |= {sender}
         if nack.reason is NackReason.REFUSED:
-            probe.refused.add(sender)
+            probe.refused |= {sender}
             self._settle_refused(probe, now=now)
 
     def take_request(self, request: PingRequest, requester: Address, *, now: float) -> None:
@@ -186,14 +186,17 @@ class Detector:
     def ping_untracked(self, member: Member, *also: Message) -> None:
         """Ping a member without waiting for the answer."""
         ping = Ping(self._next_sequence(), member.node_id)
-        self._outbox.send(member.record.address, ping, *also, node_id=member.node_id)
+        self._outbox.send(member.address, ping, *also, node_id=member.node_id)
 
     def _outstanding(self) -> list[_Probe]:
         probes = list(self._checks.values())
         return probes if self._probe is None else [self._probe, *probes]
 
     def _by_sequence(self, sequence: int) -> _Probe | None:
-        return next((p for p in self._outstanding() if p.sequence == sequence), None)
+        probe = self._probe
+        if probe is not None and probe.sequence == sequence:
+            return probe
+        return next((p for p in self._checks.values() if p.sequence == sequence), None)
 
     def _next_sequence(self) -> int:
         """Return a number that cannot be guessed: an ack that was forged would keep the dead up."""
@@ -221,7 +224,7 @@ class Detector:
     def _begin(self, target: Member, *, now: float) -> _Probe:
         probe = _Probe(target.node_id, self._next_sequence(), now)
         ping = Ping(probe.sequence, target.node_id)
-        self._outbox.send(target.record.address, ping, node_id=target.node_id)
+        self._outbox.send(target.address, ping, node_id=target.node_id)
         return probe
 
     def _judge(self, now: float) -> None:
@@ -265,12 +268,13 @@ class Detector:
         probe.has_asked = True
         others = [node_id for node_id in self._members.live() if node_id != probe.target]
         count = min(self._config.indirect_probes, len(others))
-        host, port = target.record.address
+        host, port = target.address
         request = PingRequest(probe.sequence, probe.target, host, port)
-        for node_id in self._rng.sample(others, count):
+        helpers = self._rng.sample(others, count)
+        probe.helpers = frozenset(helpers)
+        for node_id in helpers:
             helper = self._members.known(node_id)
-            probe.helpers.add(node_id)
-            self._outbox.send(helper.record.address, request, node_id=node_id)
+            self._outbox.send(helper.address, request, node_id=node_id)
 
     def _refused(self, node_id: str, *, now: float) -> None:
         probe = self._probe
@@ -321,5 +325,5 @@ class Detector:
             after = [node_id for node_id in live if node_id > self._me]
             self._ward = min(after or live, default=None)
         if self._ward is not None:
-            address = self._members.known(self._ward).record.address
+            address = self._members.known(self._ward).address
             self._outbox.send(address, node_id=self._ward)

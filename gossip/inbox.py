@@ -77,59 +77,53 @@ class Inbox:
         `peer`: who sends it for certain. Anyone here can seal in another's name; a stream's
         certificate is its bearer's alone, so it says who speaks, and pays for what is checked.
         """
-        packet = self._open_untrusted(data, source, now=now, is_stream=is_stream)
-        if packet is None or (peer is not None and not self._is_of(packet, peer)):
+        self._counters.bytes_in += len(data)
+        try:
+            packet = self._codec.open_untrusted(data, source=source, is_stream=is_stream)
+        except MalformedPacketError as exc:
+            self._refuse(exc, now=now)
             return False
-        sender = self._members.by_tag(packet.sender)
+        if is_stream and not self._is_fit(packet, peer):
+            return False
+        tag = packet.sender
+        sender = self._members.by_tag(tag)
         if peer is not None and sender is not None:
-            source = sender.record.address
+            source = sender.address
         if sender is not None and packet.epoch < sender.record.epoch:
             self._counters.stale_lives += 1
             self._membership.remind(sender.node_id, packet.epoch, source, now=now)
             return True
-        self._trust.listen_to(source)
+        self._trust.speaker = source
         for message in packet.messages:
             if sender is None:
-                sender = self._members.by_tag(packet.sender)
+                sender = self._members.by_tag(tag)
             name = None if sender is None else sender.node_id
             if is_stream and sender is not None:
-                source = sender.record.address  # it hears nothing where it calls from
+                source = sender.address  # it hears nothing where it calls from
             self._take(message, source, name, now=now)
         if not is_stream:
-            self._look_at_sender(packet, source, now=now)
+            self._look_at_sender(tag, packet.epoch, source, now=now)
         return True
 
-    def _is_of(self, packet: Received, peer: str) -> bool:
-        is_its_own = packet.sender == sender_tag(peer)
+    def _is_fit(self, packet: Received, peer: str | None) -> bool:
+        """Tell whether a frame is its peer's own, and holds no questions: it has room for many."""
+        if not all(isinstance(m, Delta | CertificateOffer) for m in packet.messages):
+            self._counters.malformed += 1
+            return False
+        is_its_own = peer is None or packet.sender == sender_tag(peer)
         self._counters.impostors += not is_its_own
         return is_its_own
 
-    def _look_at_sender(self, packet: Received, source: Address, *, now: float) -> None:
-        """Ask or tell a sender what it takes to count as the member that it is."""
-        sender = self._members.by_tag(packet.sender)
-        if sender is None or sender.record.epoch < packet.epoch:
+    def _look_at_sender(self, tag: bytes, epoch: int, source: Address, *, now: float) -> None:
+        """Ask a stranger who it is, and tell one that is not up what is held against it."""
+        sender = self._members.by_tag(tag)
+        if sender is None or sender.record.epoch < epoch:
             self._sync.pull(source, self._membership.me, now=now)
         elif not sender.is_live:
-            self._membership.remind(sender.node_id, packet.epoch, source, now=now)
+            self._membership.remind(sender.node_id, epoch, source, now=now)
 
-    def _open_untrusted(
-        self, data: bytes, source: Address, *, now: float, is_stream: bool
-    ) -> Received | None:
-        self._counters.bytes_in += len(data)
-        try:
-            packet = self._codec.open_untrusted(data, source=source, is_stream=is_stream)
-        except RejectedPacketError as exc:
-            self._refuse(exc.reason, now=now)
-            return None
-        except MalformedPacketError:
-            self._counters.malformed += 1
-            return None
-        if is_stream and not all(isinstance(m, Delta | CertificateOffer) for m in packet.messages):
-            self._counters.malformed += 1  # a frame has room for very many questions
-            return None
-        return packet
-
-    def _refuse(self, reason: Rejected, *, now: float) -> None:
+    def _refuse(self, error: MalformedPacketError, *, now: float) -> None:
+        reason = error.reason if isinstance(error, RejectedPacketError) else Rejected.MALFORMED
         match reason:
             case Rejected.MALFORMED:
                 self._counters.malformed += 1

@@ -52,6 +52,7 @@ _VERSION = 1
 _KEY_BYTES_MIN = 16
 _WINDOW_BITS = 1024
 """Datagrams older than this many are taken for replays."""
+_WINDOW_MASK = (1 << _WINDOW_BITS) - 1
 _NOWHERE: Address = ("", 0)
 _SENDERS_MAX = 8192
 """Replay windows, derived keys and primary keys remembered; the least recently used goes first."""
@@ -112,8 +113,8 @@ class RejectedPacketError(MalformedPacketError):
         self.reason = reason
 
 
-class Ticket(NamedTuple):
-    """What a packet's header says besides magic and version."""
+class Origin(NamedTuple):
+    """What a packet's header says besides magic, version and counter."""
 
     key_id: int
     sender: bytes
@@ -121,7 +122,6 @@ class Ticket(NamedTuple):
     epoch: int
     primary: int
     """What the sender seals with when it does not know of anything older."""
-    counter: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,21 +135,27 @@ class Opened:
 
 
 @dataclass(slots=True)
-class _Window:
-    """The counters seen of one sender's life: bit i of `seen` is counter `highest` - i."""
+class Window:
+    """The counters seen of one sender's life, from its home or from elsewhere."""
 
+    life: tuple[bytes, int, bool]
+    """The sender's tag and epoch, and whether packets came from its home."""
     highest: int = -1
     seen: int = 0
+    """Bit i is counter `highest` - i."""
 
     def is_fresh(self, counter: int) -> bool:
+        """Tell whether a counter was not seen yet."""
         age = self.highest - counter
         return age < 0 or (age < _WINDOW_BITS and not self.seen >> age & 1)
 
     def note(self, counter: int) -> None:
+        """Take note of a counter."""
         ahead = counter - self.highest
-        if ahead > 0:
-            kept = self.seen << ahead if ahead < _WINDOW_BITS else 0
-            self.seen = (kept | 1) & ((1 << _WINDOW_BITS) - 1)
+        if ahead >= _WINDOW_BITS:
+            self.seen, self.highest = 1, counter
+        elif ahead > 0:
+            self.seen = (self.seen << ahead | 1) & _WINDOW_MASK
             self.highest = counter
         else:
             self.seen |= 1 << -ahead
@@ -175,10 +181,12 @@ class Keyring:
         self._opened: dict[int, int] = {}
         self._primary = 0
         self._ciphers: OrderedDict[tuple[int, bytes, int], AESGCM] = OrderedDict()
-        self._windows: OrderedDict[tuple[bytes, int, bool], _Window] = OrderedDict()
+        self._windows: OrderedDict[tuple[bytes, int, bool], Window] = OrderedDict()
         self.home_of: Callable[[bytes], Address | None] = lambda _tag: None
         """Returns where the bearer of a tag says that it sends from."""
         self._sealers: dict[int, AESGCM] = {}
+        self._origins: dict[int, Origin] = {}
+        """What this node's packets say, by key id."""
         self._heard: OrderedDict[Address, int] = OrderedDict()
         """Where datagrams come from -> the sender's primary key, as the latest one said."""
         self.set_keys(keys)
@@ -198,6 +206,7 @@ class Keyring:
         for known in [k for k in self._ciphers if k[0] not in self._keys]:
             del self._ciphers[known]
         self._sealers.clear()
+        self._origins.clear()
 
     def keys(self) -> list[KeyView]:
         """Return the ring, oldest key first."""
@@ -211,66 +220,74 @@ class Keyring:
         self._epoch = epoch
         self._counter = 0
         self._sealers.clear()
+        self._origins.clear()
 
     def seal(self, body: bytes, *, to: Address | None = None) -> bytes:
         """Return the packet of `body`, in a key that whoever is at `to` opens, if that is known."""
-        ticket = self.next_ticket(to)
-        header = _HEADER.pack(_MAGIC, _VERSION, *ticket)
-        sealer = self._sealers.get(ticket.key_id)
+        origin, counter = self.next_header(to)
+        header = _HEADER.pack(_MAGIC, _VERSION, *origin, counter)
+        sealer = self._sealers.get(origin.key_id)
         if sealer is None:
-            sealer = self._sealers[ticket.key_id] = self._derive(*ticket[:3])
+            sealer = self._sealers[origin.key_id] = self._derive(*origin[:3])
         nonce = b"\0\0\0\0" + header[-8:]
         return header + sealer.encrypt(nonce, body, header + self._cluster)
 
-    def next_ticket(self, to: Address | None) -> Ticket:
+    def next_header(self, to: Address | None) -> tuple[Origin, int]:
         """Return what the header of this node's next packet says, and count it."""
         counter = self._counter
         self._counter = counter + 1
         key_id = self._primary if len(self._keys) == 1 else self._key_for(to)
-        return Ticket(key_id, self._tag, self._epoch, self._primary, counter)
+        origin = self._origins.get(key_id)
+        if origin is None:
+            origin = self._origins[key_id] = Origin(key_id, self._tag, self._epoch, self._primary)
+        return origin, counter
 
     def secret(self, key_id: int) -> bytes:
         """Return the key of that id, which the ring has. Raises KeyError."""
         return self._keys[key_id].key
 
-    def check_untrusted(self, ticket: Ticket, *, source: Address, is_stream: bool) -> bool:
+    def check_untrusted(
+        self, origin: Origin, counter: int, *, source: Address, is_stream: bool
+    ) -> Window | None:
         """Raise RejectedPacketError unless this ring may open a packet with this header.
 
-        Returns whether it comes from where its sender says it is, for `note`.
+        Returns the window that it belongs to, for `note`; None: frames of streams have none.
         """
-        key_id, sender, epoch, _, counter = ticket
+        key_id, sender, epoch, _ = origin
         if key_id not in self._keys:
             is_newer = key_id > max(self._keys)
             raise RejectedPacketError(Rejected.NEWER_KEY if is_newer else Rejected.UNKNOWN_KEY)
         if sender == self._tag and epoch == self._epoch:
             raise RejectedPacketError(Rejected.OWN)
         if is_stream:
-            return False
+            return None
         is_home = self.home_of(sender) == source
-        for place in (True,) if is_home else (True, False):
-            window = self._windows.get((sender, epoch, place))
-            if window is not None and not window.is_fresh(counter):
+        life = (sender, epoch, is_home)
+        window = self._windows.get(life)
+        if window is None:
+            window = Window(life)
+        elif counter <= window.highest and not window.is_fresh(counter):
+            raise RejectedPacketError(Rejected.REPLAYED)
+        if not is_home:
+            at_home = self._windows.get((sender, epoch, True))
+            if at_home is not None and not at_home.is_fresh(counter):
                 raise RejectedPacketError(Rejected.REPLAYED)
-        return is_home
+        return window
 
-    def note(self, ticket: Ticket, *, source: Address, is_home: bool, is_stream: bool) -> None:
+    def note(self, origin: Origin, counter: int, window: Window | None, *, source: Address) -> None:
         """Take note of an authentic packet; a datagram is not opened again.
 
         A stream does not come from where its sender listens: of that place it says nothing.
         """
-        key_id, sender, epoch, primary, counter = ticket
-        self._opened[key_id] += 1
-        if is_stream:
-            return
-        if self._heard.get(source) != primary:
-            _remember(self._heard, source, primary)
-        life = (sender, epoch, is_home)
-        window = self._windows.get(life)
+        self._opened[origin.key_id] += 1
         if window is None:
-            window = _Window()
-            _remember(self._windows, life, window)
+            return
+        if self._heard.get(source) != origin.primary:
+            _remember(self._heard, source, origin.primary)
+        if window.highest < 0:
+            _remember(self._windows, window.life, window)
         else:
-            self._windows.move_to_end(life)
+            self._windows.move_to_end(window.life)
         window.note(counter)
 
     def open_untrusted(
@@ -284,12 +301,12 @@ class Keyring:
         if len(packet) < SEAL_OVERHEAD_BYTES:
             raise RejectedPacketError(Rejected.MALFORMED)
         header = packet[: _HEADER.size]
-        magic, version, *fields = _HEADER.unpack(header)
+        magic, version, *fields, counter = _HEADER.unpack(header)
         if magic != _MAGIC or version != _VERSION:
             raise RejectedPacketError(Rejected.MALFORMED)
-        ticket = Ticket(*fields)
-        is_home = self.check_untrusted(ticket, source=source, is_stream=is_stream)
-        name = ticket[:3]
+        origin = Origin(*fields)
+        window = self.check_untrusted(origin, counter, source=source, is_stream=is_stream)
+        name = origin[:3]
         cipher = self._ciphers.get(name) or self._derive(*name)
         try:
             nonce = b"\0\0\0\0" + header[-8:]
@@ -297,8 +314,8 @@ class Keyring:
         except InvalidTag as exc:
             raise RejectedPacketError(Rejected.UNAUTHENTIC) from exc
         _remember(self._ciphers, name, cipher)
-        self.note(ticket, source=source, is_home=is_home, is_stream=is_stream)
-        return Opened(ticket.sender, ticket.epoch, body)
+        self.note(origin, counter, window, source=source)
+        return Opened(origin.sender, origin.epoch, body)
 
     def _key_for(self, to: Address | None) -> int:
         if to is None:

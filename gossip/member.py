@@ -42,18 +42,11 @@ class Member:
     """Why the state is not ALIVE. Another's word that it is DEAD makes it SUSPECT."""
     since: float
     """When the state was taken, on this node's clock."""
+    node_id: str
     address: Address
-    """Where it is reached: the record's."""
-
-    @property
-    def node_id(self) -> str:
-        """The member's id."""
-        return self.record.node_id
-
-    @property
-    def is_live(self) -> bool:
-        """Whether the member counts as up (a suspect does)."""
-        return self.state <= State.SUSPECT
+    """Where it is reached, as the record says."""
+    is_live: bool = True
+    """Whether the member counts as up (a suspect does)."""
 
 
 class MemberTable:
@@ -205,12 +198,12 @@ class MemberTable:
         return old
 
     def _add(self, record: NodeRecord, *, now: float) -> None:
-        member = Member(record, State.ALIVE, None, now, record.address)
+        member = Member(record, State.ALIVE, None, now, record.node_id, record.address)
         self._members[record.node_id] = self._tags[sender_tag(record.node_id)] = member
 
     def _set(self, member: Member, state: State, claim: Claim | None) -> None:
         was_live = member.is_live
-        member.state, member.claim = state, claim
+        member.state, member.claim, member.is_live = state, claim, state <= State.SUSPECT
         if member.is_live and not was_live:
             self._live = [*self._live, member.node_id]
             del self._gone[member.node_id]

@@ -201,7 +201,7 @@ class Membership:
             return
         claim = self._claim(State.LEFT, held.record)
         self._settle(claim, now=now)
-        self._outbox.send(held.record.address, claim)
+        self._outbox.send(held.address, claim)
         name = ("node", node_id)
         self._spread.put(NODES, Rank.ACCUSATION, name, claim, now=now)
 

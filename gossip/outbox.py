@@ -84,22 +84,19 @@ class Outbox:
 
     def send(self, address: Address, *messages: Message, node_id: str | None = None) -> None:
         """Say something, or nothing, to an address; `node_id` if it is known who listens there."""
-        self.send_encoded(address, map(self.encode, messages), node_id=node_id)
+        parcel = self._parcel(address, node_id)
+        for message in messages:
+            data = self.encode(message)
+            if len(data) <= self.room:
+                parcel.messages.append(data)
+            else:
+                self._counters.oversized += 1
 
     def send_encoded(
         self, address: Address, messages: Iterable[bytes], *, node_id: str | None
     ) -> None:
-        """As `send`, for messages that are encoded already."""
-        parcel = self._parcels.get(address)
-        if parcel is None:
-            parcel = self._parcels[address] = _Parcel(node_id, [])
-        elif parcel.node_id is None:
-            parcel.node_id = node_id
-        for data in messages:
-            if len(data) > self.room:
-                self._counters.oversized += 1
-            else:
-                parcel.messages.append(data)
+        """As `send`, for messages that are encoded already, and fit a datagram."""
+        self._parcel(address, node_id).messages.extend(messages)
 
     def send_updates(self, address: Address, *, node_id: str) -> int:
         """Send a packet of queued updates, now rather than with something else.
@@ -119,16 +116,14 @@ class Outbox:
 
     def drain(self) -> list[tuple[bytes, Address]]:
         """Return and forget the datagrams to send."""
-        if not self._parcels:
-            return []
-        parcels, self._parcels = self._parcels, {}
         out: list[tuple[bytes, Address]] = []
-        for address, parcel in parcels.items():
+        for address, parcel in self._parcels.items():
             bodies = (parcel.messages,) if self._is_plain(parcel) else self._bodies(parcel)
             for body in bodies:
                 data = self._codec.seal(body, to=address)
                 self._counters.bytes_out += len(data)
                 out.append((data, address))
+        self._parcels.clear()
         self._counters.datagrams_out += len(out)
         return out
 
@@ -138,6 +133,14 @@ class Outbox:
             return []
         pushes, self._pushes = self._pushes, []
         return pushes
+
+    def _parcel(self, address: Address, node_id: str | None) -> _Parcel:
+        parcel = self._parcels.get(address)
+        if parcel is None:
+            parcel = self._parcels[address] = _Parcel(node_id, [])
+        elif parcel.node_id is None:
+            parcel.node_id = node_id
+        return parcel
 
     def _is_plain(self, parcel: _Parcel) -> bool:
         """Tell whether the one message, or none, of a parcel is all that is to be said."""

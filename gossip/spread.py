@@ -104,7 +104,7 @@ class Spread:
             member = self._members.get(node_id)
             if member is not None and self._tokens >= 1 and self._queues.has(scope):
                 self._tokens -= 1
-                sent = self._outbox.send_updates(member.record.address, node_id=node_id)
+                sent = self._outbox.send_updates(member.address, node_id=node_id)
                 taken = max(taken, sent)
         return taken
 

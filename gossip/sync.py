@@ -177,8 +177,8 @@ class Syncer:
         if self._lost_at != self._members.version:
             self._lost_at = self._members.version
             members = self._members.all()
-            known = {me.address, *(m.record.address for m in members if m.is_live)}
-            dead = [m.record.address for m in members if m.state is State.DEAD]
+            known = {me.address, *(m.address for m in members if m.is_live)}
+            dead = [m.address for m in members if m.state is State.DEAD]
             self._lost = [a for a in (*dead, *self.bootstrap) if a not in known]
         if self._lost:
             self.contact(self._rng.choice(self._lost), me)
@@ -251,7 +251,7 @@ class Syncer:
     def _ask(self, scope: str, node_id: str) -> None:
         member = self._members.known(node_id)
         self._counters.syncs += 1
-        self._outbox.send(member.record.address, self._opening(scope), node_id=node_id)
+        self._outbox.send(member.address, self._opening(scope), node_id=node_id)
 
     def _opening(self, scope: str) -> Digest:
         if self._summary.count(scope) <= _FEW_ENTRIES:
@@ -359,7 +359,7 @@ class Syncer:
                 self._streaming[member.node_id] = now + _STREAM_PAUSE_S
                 self._counters.streams_out += 1
                 frames = _frames(self._encoded(scope, gaps, source, room=None, now=now))
-                self._outbox.push(member.node_id, member.record.address, frames)
+                self._outbox.push(member.node_id, member.address, frames)
             return
         self._outbox.send_encoded(source, messages, node_id=sender)
 

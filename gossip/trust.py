@@ -65,7 +65,8 @@ class Trust:
         self._certificates: OrderedDict[bytes, Certificate] = OrderedDict()
         self._by_node: dict[str, list[bytes]] = {}
         self._budgets = Budgets(rate=_CHECKS_PER_S, most=_CHECKS_BURST)
-        self._source: Address = ("", 0)
+        self.speaker: Address = ("", 0)
+        """Who sent what is checked from now on: a flood uses up its own checks."""
         self._account_of = account_of
         self._identity = identity
 
@@ -73,10 +74,6 @@ class Trust:
     def own(self) -> Certificate:
         """This node's certificate."""
         return self._identity.certificate
-
-    def listen_to(self, source: Address) -> None:
-        """Take note of who sent what is checked from now on: a flood uses up its own checks."""
-        self._source = source
 
     def set_identity(self, identity: Identity) -> None:
         """Sign with another key from now on; the old certificate is kept for what it signed."""
@@ -240,7 +237,7 @@ class Trust:
         return Check.PASSED if is_signed else Check.REFUSED
 
     def _may_check(self, now: float, count: float = 1.0) -> bool:
-        if not self._budgets.take(self._account_of(self._source), count, now=now):
+        if not self._budgets.take(self._account_of(self.speaker), count, now=now):
             self._counters.checks_put_off += 1
             return False
         return True

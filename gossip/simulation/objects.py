@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from gossip.codec import Received
-from gossip.keyring import SEAL_OVERHEAD_BYTES, Keyring, Rejected, RejectedPacketError, Ticket
+from gossip.keyring import SEAL_OVERHEAD_BYTES, Keyring, Origin, Rejected, RejectedPacketError
 from gossip.message import encode
 from gossip.wire import Ack, Address, Message, Ping
 
@@ -31,20 +31,13 @@ class Item(bytes):
 class Packet(bytes):
     """A packet: as `Item`."""
 
-    ticket: Ticket
+    sender: bytes
+    epoch: int
+    origin: Origin
+    counter: int
     secret: bytes
     """Stands for the seal: what the sender's key is."""
     messages: Sequence[Message]
-
-    @property
-    def sender(self) -> bytes:
-        """Tag of the sender's node id."""
-        return self.ticket.sender
-
-    @property
-    def epoch(self) -> int:
-        """The sender's."""
-        return self.ticket.epoch
 
 
 class ObjectCodec:
@@ -66,8 +59,9 @@ class ObjectCodec:
         for item in items:
             size += len(item)
         packet = Packet(size)
-        packet.ticket = ticket = self._keyring.next_ticket(to)
-        packet.secret = self._keyring.secret(ticket.key_id)
+        origin, packet.counter = self._keyring.next_header(to)
+        key_id, packet.sender, packet.epoch, _ = packet.origin = origin
+        packet.secret = self._keyring.secret(key_id)
         packet.messages = [item.message for item in items]
         return packet
 
@@ -75,11 +69,11 @@ class ObjectCodec:
         """Return what a packet says, or raise RejectedPacketError as real ones do."""
         if not isinstance(packet, Packet):
             raise RejectedPacketError(Rejected.MALFORMED)
-        ticket, keyring = packet.ticket, self._keyring
-        is_home = keyring.check_untrusted(ticket, source=source, is_stream=is_stream)
-        if packet.secret is not keyring.secret(ticket.key_id):
+        keyring, origin, counter = self._keyring, packet.origin, packet.counter
+        window = keyring.check_untrusted(origin, counter, source=source, is_stream=is_stream)
+        if packet.secret is not keyring.secret(origin.key_id):
             raise RejectedPacketError(Rejected.UNAUTHENTIC)
-        keyring.note(ticket, source=source, is_home=is_home, is_stream=is_stream)
+        keyring.note(origin, counter, window, source=source)
         return packet
 
 

@@ -256,7 +256,8 @@ def test_idle_traffic_is_small_and_flat() -> None:
         net.run(30)
         rates.append(sum(net.sent.values()) / size / 30)
 
-    assert max(rates) <= 4.5
+    # A probe, its answer and a look at the successor: anti-entropy shares their packets.
+    assert max(rates) <= 3.0
     assert rates[0] == pytest.approx(rates[1], rel=0.1)
 
 
