@@ -150,6 +150,7 @@ def _sightings(gossip: Gossip, scopes: frozenset[str]) -> Sightings:
     return Sightings(
         live={NodeId(m.node_id): m.data_address for m in members if is_live[m.node_id]},
         dead=frozenset(NodeId(m.node_id) for m in members if not is_live[m.node_id]),
+        suspects=frozenset(NodeId(m.node_id) for m in members if m.state is State.SUSPECT),
         records={
             scope: tuple(
                 RawRecord(NodeId(record.owner), record.key, record.value)

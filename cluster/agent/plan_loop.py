@@ -184,14 +184,12 @@ class PlanLoop:
         self._publish()
         self._changed.set()
 
-    def is_listening(self, task: TaskId) -> bool:
-        """Return whether all ports that the task's service declares are open in its sandbox."""
-        wanted = _declared_ports(self._local, task)
-        path = self.sandbox(task)
-        if not wanted or path is None or self._open_ports is None:
+    def is_listening(self, task: TaskId, wanted: AbstractSet[tuple[str, int]]) -> bool:
+        """Return whether all ports (protocol, number) in `wanted` are open in a task's sandbox."""
+        if not wanted or self._open_ports is None:
             return True
         try:
-            return wanted <= self._open_ports(path)
+            return wanted <= self._open_ports(self._driver.sandbox_path(task))
         except OSError:
             return True  # the sandbox is gone, and soon the task
 
@@ -203,6 +201,12 @@ class PlanLoop:
         if any((scope, task) not in self._applied.draining for scope in scopes):
             return False
         return not unacknowledged(task, scopes, self._listener.reading)
+
+    def waits_for_suspect(self, task: TaskId) -> bool:
+        """Return whether a node that may be dead still may connect to a draining task."""
+        scopes = {p.scope for p in self._publisher.said.records if _task_of(p) == task}
+        reading = self._listener.reading
+        return not unacknowledged(task, scopes, reading).isdisjoint(reading.suspects)
 
     async def run(self) -> None:
         """Plan and apply until cancelled."""
@@ -320,14 +324,6 @@ class PlanLoop:
             logger.warning("leftovers, will retry: error=%s", "; ".join(outcome.leftovers))
         self._incomplete = 0 if outcome.is_whole else self._incomplete + 1
         self._failures += not outcome.is_whole
-
-
-def _declared_ports(local: Local | None, task: TaskId) -> set[tuple[str, int]]:
-    if local is None or task not in local.assignment.tasks:
-        return set()
-    service = local.assignment.services.get(local.assignment.tasks[task].service)
-    ports = () if service is None else service.endpoint.ports
-    return {(port.protocol, port.target_port) for port in ports}
 
 
 def _task_of(place: Place) -> str:

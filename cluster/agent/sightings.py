@@ -48,6 +48,8 @@ class Sightings:
         default_factory=dict[str, tuple[RawRecord, ...]]
     )
     """By scope; of live owners."""
+    suspects: frozenset[NodeId] = frozenset()
+    """Live members that may be dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Reading:
         default_factory=dict[str, Mapping[NodeId, frozenset[bytes]]]
     )
     """Scope -> attached node -> hashes of the draining tasks that it has taken out."""
+    suspects: frozenset[NodeId] = frozenset()
+    """Live nodes that may be dead."""
     malformed: int = 0
     unsigned: Mapping[NodeId, int] = field(default_factory=dict[NodeId, int])
     """Owner -> its records that the managers have not allocated to it."""
@@ -96,7 +100,7 @@ def recall(
         old = (r for r in remembered.records.get(scope, ()) if r.owner in kept)
         records[scope] = (*said, *old)
     live = {node: remembered.live[node] for node in sorted(unknown)} | now.live
-    return Sightings(live, now.dead, records)
+    return Sightings(live, now.dead, records, now.suspects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +202,8 @@ class Reader:
         self._read = kept
         live = {node: address for node, address in sightings.live.items() if node != self._own}
         malformed = refused[Refusal.MALFORMED].total()
-        return Reading(live, endpoints, applied, malformed, refused[Refusal.UNSIGNED])
+        unsigned = refused[Refusal.UNSIGNED]
+        return Reading(live, endpoints, applied, sightings.suspects, malformed, unsigned)
 
     def _verified(self, place: tuple[str, NodeId, str], value: bytes) -> _Read:
         sealed = decode_untrusted(value)

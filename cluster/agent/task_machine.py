@@ -4,8 +4,9 @@ Driven by `task_runner`, which asks for a step, performs it, and asks again with
 (after swarmkit's `agent/exec.Do`). Level-triggered: the same view always gives the same step.
 
 Invariants: a reported state is higher than the one before; a task starts only in a sandbox that the
-data plane has made; a task that serves is drained before it is stopped; nothing is removed while
-it runs.
+data plane has made, and not before the disk knows of it: a daemon that knew nothing of a running
+task would take its sandbox away; a task that serves is drained before it is stopped; nothing is
+removed while it runs.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class TaskView:
     """Why preparing or starting cannot succeed, or why it will not get a sandbox."""
     has_sandbox: bool = False
     """The data plane has applied a plan with its sandbox."""
+    is_remembered: bool = False
+    """The next daemon will know of it, whenever this one is killed."""
     is_drained: bool = False
     """No node gives it new connections any more, or it was waited for long enough."""
 
@@ -56,6 +59,11 @@ class Prepare:
 @dataclass(frozen=True, slots=True)
 class AwaitSandbox:
     """Wait until the data plane has made its sandbox, or anything else changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitRecord:
+    """Wait until the disk knows of it, or anything else changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +91,7 @@ class Rest:
     """Nothing to do until something changes."""
 
 
-Step = Report | Prepare | AwaitSandbox | Start | Drain | Stop | Remove | Rest
+Step = Report | Prepare | AwaitSandbox | AwaitRecord | Start | Drain | Stop | Remove | Rest
 
 
 def next_step(view: TaskView) -> Step:
@@ -149,7 +157,9 @@ def _start(view: TaskView) -> Step:
         return Report(TaskState.FAILED, "starting", view.failure)
     if not view.has_sandbox:
         return AwaitSandbox()
-    return Start() if view.is_prepared else Prepare()
+    if not view.is_prepared:
+        return Prepare()
+    return Start() if view.is_remembered else AwaitRecord()
 
 
 def _report_exit(end: Exit) -> Step:

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT_S = 2.0
 """Longest wait for the other nodes; what Swarm always waits."""
+DRAIN_SUSPECT_S = 6.0
+"""The same where a node is suspected: its daemon may be on its way back (2.5 s, see `node.agent`),
+and its kernel still forwards to the task."""
 DRAIN_GRACE_S = 0.1
 """After the last node has obeyed: connections made just before reach the process."""
 ADOPT_PROBE_S = 0.05
@@ -100,12 +103,25 @@ class Network(Protocol):
         """Return why a task will not get its sandbox; empty: it may yet."""
         ...
 
-    def is_listening(self, task: TaskId) -> bool:
-        """Return whether all ports that the task's service declares are open in its sandbox."""
-        ...
-
     def is_acknowledged(self, task: TaskId) -> bool:
         """Return whether no plan, here or elsewhere, gives a draining task new connections."""
+        ...
+
+    def waits_for_suspect(self, task: TaskId) -> bool:
+        """Return whether a node that may be dead still may connect to a draining task."""
+        ...
+
+
+class Memory(Protocol):
+    """What the next daemon will know (`worker`)."""
+
+    def holds(self, task: TaskId) -> bool:
+        """Return whether the disk has the task's assignment."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why the disk takes nothing; empty: it does."""
         ...
 
 
@@ -115,6 +131,9 @@ class Host:
 
     runtime: Runtime
     network: Network
+    memory: Memory
+    is_listening: Callable[[TaskId], bool]
+    """Returns whether all ports that the task's service declares are open in its sandbox."""
     starts: asyncio.Semaphore
     """Bounds how many tasks are prepared or started at one time."""
     now: Callable[[], float]
@@ -150,8 +169,13 @@ class TaskRunner:
             async with asyncio.timeout(ADOPT_PROBE_S):
                 await self._probed.wait()
         local.is_adopting = False
-        # It was sent traffic before the daemon ended, so it goes on being sent.
-        local.is_listening = local.has_process
+        if not local.has_process:
+            return
+        # What was sent traffic before the daemon ended goes on being sent, so no old task is asked.
+        is_old = self._ran_s() >= LISTEN_TIMEOUT_S
+        local.is_listening = is_old or self._host.is_listening(local.task.id)
+        if not local.is_listening:
+            self._host.spawn(self._await_listening())
 
     async def run(self) -> None:
         """Take the task through its life; return when nothing of it is left."""
@@ -167,6 +191,11 @@ class TaskRunner:
                 continue
             if isinstance(step, machine.Remove):
                 return
+
+    def _ran_s(self) -> float:
+        """Return how long it has run, seconds; 0 if the daemon before did not write that down."""
+        status = self.local.status
+        return self._host.now() - status.timestamp if status.state is TaskState.RUNNING else 0.0
 
     async def _watch(self) -> None:
         """Wait for the end of the process, and make it known at once."""
@@ -204,6 +233,7 @@ class TaskRunner:
             failure=local.failure,
             has_sandbox=self._host.network.sandbox(local.task.id) is not None,
             is_drained=local.is_drained,
+            is_remembered=self._host.memory.holds(local.task.id),
         )
 
     async def _perform(self, step: machine.Step) -> None:
@@ -214,6 +244,10 @@ class TaskRunner:
                 await self._prepare()
             case machine.AwaitSandbox():
                 await self._await_sandbox()
+            case machine.AwaitRecord():
+                trouble = self._host.memory.trouble
+                self._note(f"cannot remember the task: {trouble}" if trouble else "")
+                await self._wake.wait()
             case machine.Start():
                 await self._start()
             case machine.Drain():
@@ -287,7 +321,7 @@ class TaskRunner:
         pause_s, pause_s_max = LISTEN_POLL_S
         try:
             async with asyncio.timeout(LISTEN_TIMEOUT_S):
-                while local.has_process and not self._host.network.is_listening(local.task.id):
+                while local.has_process and not self._host.is_listening(local.task.id):
                     await asyncio.sleep(pause_s)
                     pause_s = min(2 * pause_s, pause_s_max)
         except TimeoutError:
@@ -308,15 +342,19 @@ class TaskRunner:
         local.is_drained = True
 
     async def _wait_until_acknowledged(self) -> bool:
-        local = self.local
-        try:
-            async with asyncio.timeout(DRAIN_TIMEOUT_S):
-                while local.has_process and not self._host.network.is_acknowledged(local.task.id):
+        local, network = self.local, self._host.network
+        clock = asyncio.get_running_loop().time
+        begun, limit_s = clock(), DRAIN_TIMEOUT_S
+        while local.has_process and not network.is_acknowledged(local.task.id):
+            if network.waits_for_suspect(local.task.id):
+                limit_s = DRAIN_SUSPECT_S
+            if clock() >= begun + limit_s:
+                logger.warning("task=%s stopped, though other nodes still use it", local.task.id)
+                return False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(begun + limit_s):
                     await self._wake.wait()
-                    self._wake.clear()
-        except TimeoutError:
-            logger.warning("task=%s stopped, though not every node stopped using it", local.task.id)
-            return False
+            self._wake.clear()
         return True
 
     async def _stop(self) -> None:

@@ -57,6 +57,13 @@ class TaskTable:
         } | told.allocations
         return [task for task_id, task in told.tasks.items() if task_id not in self.runners]
 
+    def declared_ports(self, task: TaskId) -> set[tuple[str, int]]:
+        """Return the ports (protocol, number in its sandbox) that a task's service declares."""
+        runner = self.runners.get(task)
+        service = None if runner is None else self._services.get(runner.local.task.service)
+        ports = () if service is None else service.endpoint.ports
+        return {(port.protocol, port.target_port) for port in ports}
+
     def forget(self, task: TaskId) -> None:
         """Forget a task of which nothing is left."""
         del self.runners[task]

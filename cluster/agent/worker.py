@@ -10,6 +10,7 @@ not know is stopped only when a manager has said what should run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 STARTS_MAX = 8
 """Tasks that are prepared or started at one time."""
 SAVE_AFTER_S = 1.0
-"""The state file is written at most once in this time."""
+"""The state file is written at most once in this time, unless tasks wait for it."""
 UNKNOWN_GRACE_S = 10.0
 """Between the signal to a task that no assignment knows, and its end."""
 UNKNOWN_RETRY_S = 5.0
@@ -50,6 +51,17 @@ class WorkerStats:
     drains: int
     drains_timed_out: int
     plan: PlanStats
+
+
+class _Memory:
+    """Which tasks the state file knows of: those may start (see `task_machine`)."""
+
+    def __init__(self, saved: Assignment | None) -> None:
+        self.saved = saved
+        self.trouble = ""
+
+    def holds(self, task: TaskId) -> bool:
+        return self.saved is not None and task in self.saved.tasks
 
 
 class Worker:
@@ -102,6 +114,9 @@ class Worker:
         self._is_leaving = False
         self._group: asyncio.TaskGroup | None = None
         self._unsaved = asyncio.Event()
+        self._awaited = asyncio.Event()
+        """A task waits for the state file."""
+        self._memory = _Memory(self._saved.assignment)
         self._emptied = asyncio.Event()
         self._adopted = 0
         self._drains: Counter[bool] = Counter()
@@ -117,6 +132,10 @@ class Worker:
         self._host = Host(
             runtime=runtime,
             network=self._plans,
+            memory=self._memory,
+            is_listening=lambda task: self._plans.is_listening(
+                task, self._tasks.declared_ports(task)
+            ),
             starts=asyncio.Semaphore(STARTS_MAX),
             now=now,
             changed=self._changed,
@@ -187,6 +206,8 @@ class Worker:
         """Make the tasks here those of `assignment`."""
         for task in self._tasks.take(assignment):
             self._begin(task)
+        if any(not self._memory.holds(task) for task in assignment.tasks):
+            self._awaited.set()
         for task_id, status in self._tasks.ahead_of(assignment).items():
             self._report(task_id, status)
         if self._told is not None:
@@ -277,17 +298,26 @@ class Worker:
         while True:
             await self._unsaved.wait()
             self._unsaved.clear()
+            self._awaited.clear()
             if (state := self._unsaved_state()) is not None:
-                try:
-                    await asyncio.to_thread(self._file.save, state)
-                except OSError as error:
-                    logger.warning("worker state not saved, will retry: %s", error)
-                    self._unsaved.set()
-                else:
-                    self._saved = state
+                await self._save(state)
             if self._saved.info is not None:
                 self._remembered(self._saved.info)
-            await asyncio.sleep(SAVE_AFTER_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SAVE_AFTER_S):
+                    await self._awaited.wait()
+
+    async def _save(self, state: WorkerState) -> None:
+        try:
+            await asyncio.to_thread(self._file.save, state)
+        except OSError as error:
+            logger.warning("worker state not saved, will retry: %s", error)
+            self._memory.trouble = str(error)
+            self._wake()
+        else:
+            self._saved, self._memory.saved, self._memory.trouble = state, state.assignment, ""
+            for runner in self._tasks.runners.values():
+                runner.wake()
 
     def _unsaved_state(self) -> WorkerState | None:
         """Return what is worth remembering; None: it is remembered already."""

@@ -54,6 +54,8 @@ class Bench:
         self.named: list[NodePlan] = []
         self.open_ports: set[tuple[str, int]] | None = None
         """What every task listens on; None: nobody can tell."""
+        self.started_at = 1000.0
+        """Unix time when the loop's clock is 0."""
         self.reports: list[tuple[TaskId, TaskStatus]] = []
         self.remembered: list[ClusterInfo] = []
         self.peer = EtherPeer(self.ether, node)
@@ -87,7 +89,7 @@ class Bench:
             report=lambda task, status: self.reports.append((task, status)),
             state_directory=self.directory / "worker",
             remembered=self.remembered.append,
-            now=lambda: 1000.0 + asyncio.get_running_loop().time(),
+            now=lambda: self.started_at + asyncio.get_running_loop().time(),
             open_ports=None if self.open_ports is None else lambda _: self.open_ports or set(),
         )
         async with asyncio.TaskGroup() as group:

@@ -14,7 +14,9 @@ from cluster.model.task import TaskState, is_ended
 from cluster.runtime.base import Exit
 
 S = TaskState
-READY_TO_RUN = TaskView(S.STARTING, S.RUNNING, is_prepared=True, has_sandbox=True)
+READY_TO_RUN = TaskView(
+    S.STARTING, S.RUNNING, is_prepared=True, has_sandbox=True, is_remembered=True
+)
 RUNNING = replace(READY_TO_RUN, state=S.RUNNING, is_started=True)
 STEPS_MAX = 20
 
@@ -39,6 +41,7 @@ STEPS_MAX = 20
         (READY_TO_RUN, machine.Start()),
         (replace(READY_TO_RUN, has_sandbox=False), machine.AwaitSandbox()),
         (replace(READY_TO_RUN, is_prepared=False), machine.Prepare()),
+        (replace(READY_TO_RUN, is_remembered=False), machine.AwaitRecord()),
         (replace(READY_TO_RUN, failure="no"), Report(S.FAILED, "starting", "no")),
         (replace(READY_TO_RUN, is_started=True), Report(S.RUNNING, "started")),
         (RUNNING, machine.Rest()),
@@ -74,6 +77,7 @@ views = st.builds(
     exit=st.none() | st.builds(Exit, st.integers(0, 255)),
     failure=st.sampled_from(["", "failed"]),
     has_sandbox=st.booleans(),
+    is_remembered=st.booleans(),
     is_drained=st.booleans(),
 )
 
@@ -89,6 +93,7 @@ def test_states_only_grow_and_nothing_is_removed_while_it_runs(view: TaskView) -
         case machine.Start():
             assert view.has_sandbox
             assert view.is_prepared
+            assert view.is_remembered
             assert not view.is_started
         case machine.Remove():
             assert not is_alive
@@ -118,7 +123,7 @@ def test_every_task_gets_where_it_is_wanted(view: TaskView) -> None:
         assert view.state is (S.RUNNING if view.state > S.READY else view.desired)
 
 
-def _performed(view: TaskView, step: machine.Step) -> TaskView:
+def _performed(view: TaskView, step: machine.Step) -> TaskView:  # noqa: PLR0911  (one per step)
     """Return what is known after a step, all going well."""
     match step:
         case Report(state=state):
@@ -127,6 +132,8 @@ def _performed(view: TaskView, step: machine.Step) -> TaskView:
             return replace(view, is_prepared=True)
         case machine.AwaitSandbox():
             return replace(view, has_sandbox=True)
+        case machine.AwaitRecord():
+            return replace(view, is_remembered=True)
         case machine.Start():
             return replace(view, is_started=True, exit=None)
         case machine.Drain():

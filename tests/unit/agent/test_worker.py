@@ -7,6 +7,8 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
+import pytest
+
 from cluster.agent.applied import APPLIED_KEY, encode_applied
 from cluster.agent.state_file import StateFile
 from cluster.allocation.records import INGRESS_SCOPE, Phase, decode_untrusted
@@ -204,6 +206,49 @@ async def test_drain_does_not_wait_for_the_dead(tmp_path: Path) -> None:
 
 
 @virtual
+@pytest.mark.parametrize("fate", [State.DEAD, State.ALIVE])
+async def test_drain_waits_until_a_suspect_is_dead_or_back(tmp_path: Path, fate: State) -> None:
+    """Its daemon may be on its way back, and its kernel forwards meanwhile as it was told last."""
+    bench = Bench(tmp_path, B)
+    bench.ether.say(B, NET, APPLIED_KEY, encode_applied([]))
+    tasks = assignment(ONE)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(tasks)
+        await wait_until(lambda: phase_of(bench) is Phase.SERVING)
+        worker.set_assignment(desire(tasks, S.SHUTDOWN, 1))
+        await asyncio.sleep(0.3)
+        bench.ether.set_state(B, State.SUSPECT)
+        await asyncio.sleep(3.0)
+        assert phase_of(bench) is Phase.DRAINING
+        assert S.SHUTDOWN not in bench.states(ONE.id)
+        bench.ether.set_state(B, fate)
+        if fate is State.ALIVE:
+            await asyncio.sleep(0.5)
+            assert S.SHUTDOWN not in bench.states(ONE.id)
+            bench.ether.say(B, NET, APPLIED_KEY, encode_applied([ONE.id]))
+        took_s = await wait_until(lambda: S.SHUTDOWN in bench.states(ONE.id))
+        assert took_s < 0.2
+        assert worker.stats().drains_timed_out == 0
+
+
+@virtual
+async def test_drain_does_not_wait_for_ever_for_a_suspect(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, B)
+    bench.ether.say(B, NET, APPLIED_KEY, encode_applied([]))
+    bench.ether.set_state(B, State.SUSPECT)
+    tasks = assignment(ONE)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(tasks)
+        await wait_until(lambda: phase_of(bench) is Phase.SERVING)
+        worker.set_assignment(desire(tasks, S.SHUTDOWN, 1))
+        took_s = await wait_until(lambda: S.SHUTDOWN in bench.states(ONE.id))
+        assert 6.0 <= took_s < 6.3
+        assert worker.stats().drains_timed_out == 1
+
+
+@virtual
 async def test_drain_of_a_published_port_waits_for_nodes_without_the_network(
     tmp_path: Path,
 ) -> None:
@@ -372,6 +417,45 @@ async def test_running_tasks_survive_the_daemon(tmp_path: Path) -> None:
         assert {p.networks for p in bench.driver.plans} == {plan.networks}
         bench.runtime.finish(ONE.id, 0)
         await wait_until(lambda: S.COMPLETE in bench.states(ONE.id))
+
+
+@virtual
+async def test_task_that_was_started_just_before_the_daemon_was_killed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    state = tmp_path / "worker" / "state"
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await wait_until(lambda: S.RUNNING in bench.states(ONE.id))
+        worker.set_assignment(assignment(ONE, TWO))
+        await wait_until(lambda: worker.statuses()[TWO.id].state is S.RUNNING)
+        on_disk = state.read_bytes()
+    state.write_bytes(on_disk)  # a killed daemon writes nothing more
+    bench.driver.plans.clear()
+    async with bench.worker() as worker:
+        await wait_until(lambda: bench.driver.plans)
+        worker.set_assignment(assignment(ONE, TWO))
+        await asyncio.sleep(5)
+        sandboxes = [{s.id for s in plan.sandboxes} for plan in bench.driver.plans]
+        assert sandboxes == [{ONE.id, TWO.id}] * len(sandboxes)
+
+
+@virtual
+async def test_task_does_not_start_before_the_disk_knows_of_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await wait_until(lambda: S.RUNNING in bench.states(ONE.id))
+        in_the_way = next_of(tmp_path / "worker" / "state")
+        in_the_way.mkdir()
+        worker.set_assignment(assignment(ONE, TWO))
+        await wait_until(lambda: "cannot remember" in worker.statuses()[TWO.id].error)
+        await asyncio.sleep(5)
+        assert bench.status(TWO.id).state is S.STARTING
+        in_the_way.rmdir()
+        await wait_until(lambda: worker.statuses()[TWO.id].state is S.RUNNING)
+        assert bench.status(TWO.id).error == ""
 
 
 @virtual
@@ -578,3 +662,42 @@ async def test_task_that_never_listened_may_be_gone_when_it_is_looked_at(tmp_pat
         await asyncio.sleep(60)
         worker.set_assignment(assignment(task(2)))
         await wait_until(lambda: S.RUNNING in bench.states(task(2).id))
+
+
+@virtual
+async def test_adopted_task_gets_traffic_once_it_listens(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.open_ports = set()
+    tasks = assignment(ONE, services=(service(EndpointMode.VIP, published()),))
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(tasks)
+        await wait_until(lambda: bench.states(ONE.id) == LIFE)
+    bench.driver.plans.clear()
+    async with bench.worker():
+        await wait_until(lambda: bench.driver.plans)
+        await asyncio.sleep(1)
+        assert phase_of(bench) is Phase.STARTING
+        bench.open_ports = {("tcp", 80)}
+        await wait_until(lambda: bench.driver.connect_port(Protocol.TCP, 8080))
+    bench.driver.plans.clear()
+    async with bench.worker():
+        await wait_until(lambda: bench.driver.plans)
+        assert bench.driver.plans[0].ports[0].backends
+
+
+@virtual
+async def test_adopted_task_that_runs_for_long_goes_on_getting_traffic(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.open_ports = set()
+    tasks = assignment(ONE, services=(service(EndpointMode.VIP, published()),))
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(tasks)
+        await wait_until(lambda: phase_of(bench) is Phase.SERVING)  # it was waited for in vain
+        await asyncio.sleep(2)
+    bench.started_at += 100.0
+    bench.driver.plans.clear()
+    async with bench.worker():
+        await wait_until(lambda: bench.driver.plans)
+        assert bench.driver.plans[0].ports[0].backends
