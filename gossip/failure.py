@@ -1,11 +1,14 @@
 """Who answers and who does not: SWIM's probes, with Lifeguard's local health (pure).
 
 One member is probed each interval: directly, and through helpers when it does not answer soon or
-its host says that nobody listens there. A probe that fails starts a suspicion, which ends in death
-unless the member refutes it (`suspicion`). A refused packet of any kind starts a check at once: a
-probe beside the interval's. Two helpers that were refused as well make it certain enough for a
-short suspicion, never for death. So that a refusal comes soon, each node also sends an empty packet
-to its successor by id every `watch_interval_s`.
+its host says that nobody listens there. The direct way, an ack shows that somebody at the member's
+address had the number in the ping; what helpers pass on is the member's own signature. A probe that
+fails starts a suspicion, which ends in death unless the member refutes it (`suspicion`).
+
+A refused packet of any kind starts a check at once: a probe beside the interval's. Two helpers that
+were refused as well make it certain enough for a short suspicion, never for death. So that a
+refusal comes soon, each node also sends an empty packet to its successor by id every
+`watch_interval_s`.
 
 Invariants:
     at most one probe of an interval is outstanding, and one check of a member in an interval;
@@ -30,12 +33,15 @@ from gossip.paths import Paths
 from gossip.stats import Counters
 from gossip.suspicion import Suspicions
 from gossip.timers import Timers
-from gossip.wire import Ack, Address, Message, Nack, NackReason, Ping, PingRequest
+from gossip.trust import Check, Trust
+from gossip.wire import Ack, Address, Message, Nack, NackReason, Ping, PingRequest, Response
 
 _CHECKS_MAX = 64
 """Checks outstanding; a refusal beyond them waits for the interval's probe."""
 _REFUSALS_WANTED = 2
 """Helpers that were refused as well; all of them where there are fewer."""
+_NONCE_BITS = 64
+"""So many that a liar cannot have the answers signed beforehand, while the member lives."""
 
 
 @dataclass(slots=True)
@@ -44,7 +50,9 @@ class _Probe:
     sequence: int
     sent_at: float
     timer: int = 0
-    has_asked: bool = False
+    nonce: int | None = None
+    """What helpers have the target sign, once they are asked; the ping's sequence they never know.
+    """
     helpers: frozenset[str] = frozenset()
     nacks: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
@@ -79,6 +87,7 @@ class Detector:
         timers: Timers,
         members: MemberTable,
         outbox: Outbox,
+        trust: Trust,
         counters: Counters,
         on_failure: Callable[[str, float], None],
         on_death: Callable[[str, float], None],
@@ -100,6 +109,7 @@ class Detector:
         self._timers = timers
         self._members = members
         self._outbox = outbox
+        self._trust = trust
         self._counters = counters
         self._on_failure = on_failure
         self._helper = Helper(config=config, timers=timers, members=members, outbox=outbox)
@@ -145,26 +155,32 @@ class Detector:
         self.paths.forget(node_id)
 
     def take_ack(self, ack: Ack, sender: str | None, *, now: float) -> None:
-        """Take an answer, to a probe of our own or to one made for another."""
-        if self._helper.take_ack(ack):
-            return
+        """Take a member's answer to a ping."""
         probe = self._by_sequence(ack.sequence)
-        if probe is None or probe.has_failed:
+        if probe is None or probe.has_failed or sender != probe.target:
             return
-        if sender == probe.target and not probe.is_direct:
+        if not probe.is_direct:
             probe.is_direct = True
             self.paths.measured(probe.target, now - probe.sent_at)
-        if probe.is_answered:
+        self._answered(probe)
+
+    def take_response(self, response: Response, *, now: float) -> None:
+        """Take a member's signature, to a probe of our own or to one made for another."""
+        if self._helper.take_response(response):
             return
-        probe.is_answered = True
-        self._counters.probes_relayed += not probe.is_direct
-        if probe is self._probe:
-            self._timers.cancel(probe.timer)
-            self.health = max(0, self.health - 1)
+        probe = self._by_nonce(response.sequence)
+        if probe is None or probe.is_over:
+            return
+        member = self._members.get(probe.target)
+        if member is None or member.record.epoch != response.epoch:
+            return
+        if self._trust.check_response(response, probe.target, now=now) is Check.PASSED:
+            self._counters.probes_relayed += 1
+            self._answered(probe)
 
     def take_nack(self, nack: Nack, sender: str | None, *, now: float) -> None:
         """Take a helper's word that it works but the target did not answer it."""
-        probe = self._by_sequence(nack.sequence)
+        probe = self._by_nonce(nack.sequence)
         if probe is None or sender not in probe.helpers:
             return
         probe.nacks |= {sender}
@@ -197,6 +213,17 @@ class Detector:
         if probe is not None and probe.sequence == sequence:
             return probe
         return next((p for p in self._checks.values() if p.sequence == sequence), None)
+
+    def _by_nonce(self, nonce: int) -> _Probe | None:
+        return next((p for p in self._outstanding() if p.nonce == nonce), None)
+
+    def _answered(self, probe: _Probe) -> None:
+        if probe.is_answered:
+            return
+        probe.is_answered = True
+        if probe is self._probe:
+            self._timers.cancel(probe.timer)
+            self.health = max(0, self.health - 1)
 
     def _next_sequence(self) -> int:
         """Return a number that cannot be guessed: an ack that was forged would keep the dead up."""
@@ -263,13 +290,13 @@ class Detector:
 
     def _ask_helpers(self, probe: _Probe, _now: float) -> None:
         target = self._members.get(probe.target)
-        if target is None or probe.has_asked:
+        if target is None or probe.nonce is not None:
             return
-        probe.has_asked = True
+        probe.nonce = self._rng.getrandbits(_NONCE_BITS)
         others = [node_id for node_id in self._members.live() if node_id != probe.target]
         count = min(self._config.indirect_probes, len(others))
         host, port = target.address
-        request = PingRequest(probe.sequence, probe.target, host, port)
+        request = PingRequest(probe.nonce, probe.target, host, port)
         helpers = self._rng.sample(others, count)
         probe.helpers = frozenset(helpers)
         for node_id in helpers:

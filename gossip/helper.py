@@ -1,8 +1,9 @@
 """Probes made for others (pure).
 
-A helper pings the target and passes its ack on. When none comes soon it says so with a NACK, which
-shows that the helper itself works (LHA-Probe), and still passes on an ack that comes later: the
-requester may be one that waits longer. A refused ping is answered at once.
+A helper challenges the target and passes its response on: the target has signed a number that the
+requester drew, so a helper that lies keeps nobody up. When none comes soon it says so with a NACK,
+which shows that the helper itself works (LHA-Probe), and still passes on a response that comes
+later: the requester may be one that waits longer. A refused challenge is answered at once.
 
 Invariant: at most `_RELAYS_MAX` such probes are outstanding, and `_RELAYS_EACH_MAX` for one that
 asks: nobody uses up the help that others need.
@@ -10,14 +11,14 @@ asks: nobody uses up the help that others need.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from gossip.config import GossipConfig
 from gossip.member import MemberTable
 from gossip.outbox import Outbox
 from gossip.timers import Timers
-from gossip.wire import Ack, Address, Nack, NackReason, Ping, PingRequest
+from gossip.wire import Address, Challenge, Nack, NackReason, PingRequest, Response
 
 _RELAYS_MAX = 256
 """Probes made for others at one time; more are not answered."""
@@ -57,18 +58,19 @@ class Helper:
             return
         target = (request.host, request.port)
         self._relays[sequence] = _Relay(request.sequence, requester, target, account)
-        self._outbox.send(target, Ping(sequence, request.target), node_id=request.target)
+        challenge = Challenge(sequence, request.target, request.sequence)
+        self._outbox.send(target, challenge, node_id=request.target)
         config = self._config
         wait_s = config.probe_timeout_s * config.nack_share
         self._timers.at(now + wait_s, partial(self._nack, sequence))
         patience_s = config.probe_timeout_s * (config.health_max + 1)
         self._timers.at(now + patience_s, partial(self._give_up, sequence))
 
-    def take_ack(self, ack: Ack) -> bool:
-        """Pass an ack on; tell whether it was for another."""
-        relay = self._relays.pop(ack.sequence, None)
+    def take_response(self, response: Response) -> bool:
+        """Pass a response on, for the requester to check; tell whether it was for another."""
+        relay = self._relays.pop(response.sequence, None)
         if relay is not None:
-            self._outbox.send(relay.requester, Ack(relay.sequence, ack.incarnation))
+            self._outbox.send(relay.requester, replace(response, sequence=relay.sequence))
         return relay is not None
 
     def take_refusal(self, address: Address) -> None:

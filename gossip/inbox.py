@@ -26,6 +26,7 @@ from gossip.wire import (
     Address,
     CertificateOffer,
     CertificateRequest,
+    Challenge,
     Claim,
     Delta,
     Digest,
@@ -36,6 +37,7 @@ from gossip.wire import (
     NodeRecord,
     Ping,
     PingRequest,
+    Response,
     Update,
 )
 
@@ -154,6 +156,10 @@ class Inbox:
                 self._membership.detector.take_request(message, source, now=now)
             case Nack():
                 self._membership.detector.take_nack(message, sender, now=now)
+            case Challenge():
+                self._respond(message, source, sender, now=now)
+            case Response():
+                self._membership.detector.take_response(message, now=now)
             case _:
                 self._take_news(message, source, sender, now=now)
 
@@ -173,6 +179,17 @@ class Inbox:
                 self._take_delta(message, source, now=now)
             case _:
                 assert_never(message)
+
+    def _respond(
+        self, challenge: Challenge, source: Address, sender: str | None, *, now: float
+    ) -> None:
+        """Sign what shows that this node is up, for whoever asks, as often as others may ask."""
+        me = self._membership.me
+        if challenge.target != me.node_id or self._membership.has_left:
+            return
+        if self._outbox.may_answer(source, now=now):
+            response = self._trust.sign_response(challenge, epoch=me.epoch)
+            self._outbox.send(source, response, node_id=sender)
 
     def _take_delta(self, delta: Delta, source: Address, *, now: float) -> None:
         for said in (delta.node, delta.claim):

@@ -74,6 +74,7 @@ class Membership:
             timers=timers,
             members=members,
             outbox=outbox,
+            trust=trust,
             counters=counters,
             on_failure=self._probe_failed,
             on_death=self._suspicion_expired,
@@ -262,9 +263,12 @@ class Membership:
         return self._config.believes_deaths and self._is_witness(claim.accuser)
 
     def _is_witness(self, node_id: str) -> bool:
-        """Tell whether a member's accusations count: strangers' and leavers' do not."""
+        """Tell whether a node's accusations count: only those of members that are up do.
+
+        The number of confirmations that a suspicion wants is taken from these as well.
+        """
         member = self._members.get(node_id)
-        return member is not None and member.state is not State.LEFT
+        return member is not None and member.is_live
 
     def _is_rival(self, record: NodeRecord) -> bool:
         """Tell whether another node, or an earlier life, must be outbid."""
@@ -278,7 +282,7 @@ class Membership:
         return claim.state is State.LEFT or claim.incarnation == self.me.incarnation
 
     def _counts(self, claim: Claim) -> bool:
-        """Tell whether an accusation matters: strangers' and leavers' do not, nor do repeated ones.
+        """Tell whether an accusation matters: only a witness's does, and not when it is repeated.
 
         This node knows its own.
         """

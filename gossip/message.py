@@ -22,6 +22,7 @@ from gossip.wire import (
     Ack,
     CertificateOffer,
     CertificateRequest,
+    Challenge,
     Claim,
     Delta,
     Digest,
@@ -36,6 +37,7 @@ from gossip.wire import (
     PingRequest,
     Probe,
     Record,
+    Response,
     Stage,
     Stamp,
     State,
@@ -86,7 +88,7 @@ def unpack_untrusted(body: bytes) -> list[Message]:
 def _fields(message: Message) -> tuple[object, ...]:
     fields: tuple[object, ...]
     match message:
-        case Ping() | Ack() | PingRequest() | Nack():
+        case Ping() | Ack() | PingRequest() | Nack() | Challenge() | Response():
             fields = _probe_fields(message)
         case NodeRecord():
             fields = (4, *_node_fields(message))
@@ -119,6 +121,10 @@ def _probe_fields(probe: Probe) -> tuple[object, ...]:
             return (2, probe.sequence, probe.target, probe.host, probe.port)
         case Nack():
             return (3, probe.sequence, int(probe.reason))
+        case Challenge():
+            return (13, probe.sequence, probe.target, probe.nonce)
+        case Response():
+            return (14, probe.sequence, probe.epoch, probe.signature)
 
 
 def _node_fields(n: NodeRecord) -> tuple[object, ...]:
@@ -174,6 +180,15 @@ def _ping_request(sequence: object, target: object, host: object, port: object) 
 
 def _nack(sequence: object, reason: object) -> Nack:
     return Nack(checks.count(sequence), NackReason(checks.count(reason)))
+
+
+def _challenge(sequence: object, target: object, nonce: object) -> Challenge:
+    return Challenge(checks.count(sequence), checks.name(target), checks.count(nonce))
+
+
+def _response(sequence: object, epoch: object, signature: object) -> Response:
+    proof = checks.blob(signature, _SIGNATURE_BYTES_MAX)
+    return Response(checks.count(sequence), checks.count(epoch), proof)
 
 
 def _node(  # noqa: PLR0917 - one parameter for each field on the wire
@@ -352,4 +367,6 @@ _DECODERS: tuple[Callable[..., Message], ...] = (
     _delta,
     _certificate_request,
     _certificate_offer,
+    _challenge,
+    _response,
 )

@@ -22,7 +22,19 @@ from gossip.hybrid import HybridClock
 from gossip.identity import Certificate, ForeignCertificateError, Identity, fingerprint
 from gossip.message import encode
 from gossip.stats import Counters
-from gossip.wire import MEMBERS_MAX, Address, Claim, Delta, Head, NodeRecord, Stamp, State, Update
+from gossip.wire import (
+    MEMBERS_MAX,
+    Address,
+    Challenge,
+    Claim,
+    Delta,
+    Head,
+    NodeRecord,
+    Response,
+    Stamp,
+    State,
+    Update,
+)
 
 CERTIFICATES_MAX = 4 * MEMBERS_MAX
 """Certificates remembered, of all nodes; the least recently used goes first."""
@@ -140,6 +152,16 @@ class Trust:
     def sign_head(self, scope: str, owner: str, stamp: Stamp, head: Head) -> Head:
         """Return the head of one of this node's logs, signed."""
         return replace(head, signature=self._sign(_head_statement(scope, owner, stamp, head)))
+
+    def sign_response(self, challenge: Challenge, *, epoch: int) -> Response:
+        """Return this node's answer to a challenge."""
+        signature = self._sign(encode(Response(challenge.nonce, epoch)))
+        return Response(challenge.sequence, epoch, signature)
+
+    def check_response(self, response: Response, owner: str, *, now: float) -> Check:
+        """Tell whether `owner` has signed the nonce that a response has for its sequence."""
+        signed = encode(replace(response, signature=b""))
+        return self._check_owner(owner, response.signature, signed, now=now)
 
     def check_node(self, record: NodeRecord, *, now: float) -> Check:
         """Tell whether a record is its node's own word."""

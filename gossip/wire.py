@@ -121,7 +121,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Answers a Ping, perhaps through a helper."""
+    """Answers a Ping, directly."""
 
     sequence: int
     incarnation: int
@@ -133,6 +133,7 @@ class PingRequest:
     """Asks a helper to probe `target`."""
 
     sequence: int
+    """64 random bits, which the target signs."""
     target: str
     host: str
     port: int
@@ -151,6 +152,28 @@ class Nack:
 
     sequence: int
     reason: NackReason
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """Asks `target` to show that it is up and itself: a helper asks it for another."""
+
+    sequence: int
+    """The asking node's, for the Response."""
+    target: str
+    nonce: int
+    """What the target signs; nobody could know it before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """Answers a Challenge, perhaps through a helper, who cannot make it up."""
+
+    sequence: int
+    epoch: int
+    """Of the member that answers."""
+    signature: bytes = b""
+    """Its own, over the nonce and the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +273,6 @@ class CertificateOffer:
     der: bytes
 
 
-Probe = Ping | Ack | PingRequest | Nack
+Probe = Ping | Ack | PingRequest | Nack | Challenge | Response
 News = NodeRecord | Claim | Update | Digest | Delta | CertificateRequest | CertificateOffer
 Message = Probe | News

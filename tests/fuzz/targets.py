@@ -56,6 +56,7 @@ from gossip.config import GossipConfig
 from gossip.keyring import GossipKey, Keyring, KeyState, RejectedPacketError
 from gossip.wire import (
     Ack,
+    Challenge,
     Claim,
     Delta,
     Digest,
@@ -68,6 +69,7 @@ from gossip.wire import (
     Ping,
     PingRequest,
     Record,
+    Response,
     Stage,
     Stamp,
     State,
@@ -351,6 +353,8 @@ _SAID: tuple[Message, ...] = (
     Ack(7, 2),
     PingRequest(8, "b", "10.0.0.2", 7946),
     Nack(8, NackReason.REFUSED),
+    Challenge(8, "b", 9),
+    Response(8, 9, b"s" * 64),
     NodeRecord("a", 9, 1, "10.0.0.1", 7946, "10.0.0.1", 0, b"f" * 32, 5, b"s" * 64),
     Claim(State.SUSPECT, "b", 9, 1, "a", 8, b"s" * 64),
     Update("net", "a", Stamp(8, 1), Record("k", 3, 5, b"v", b"s" * 64)),

@@ -14,8 +14,10 @@ from gossip.proof import head_of
 from gossip.simulation.network import UNIX_S
 from gossip.wire import (
     NODES,
+    Ack,
     CertificateOffer,
     CertificateRequest,
+    Challenge,
     Claim,
     Delta,
     Digest,
@@ -25,6 +27,7 @@ from gossip.wire import (
     Ping,
     PingRequest,
     Record,
+    Response,
     Stage,
     Stamp,
     State,
@@ -46,13 +49,14 @@ class Liar:
         self.scope = scope
         self.heard: deque[bytes] = deque(maxlen=_HEARD_MAX)
         """Packets of others, to be said again."""
+        self._kept_up = ""
         net.on_packet = self._hear
         self._rng = rng
         self._machine = net.machine(NAME)
         self._known: list[NodeRecord] = [n.machine.me for n in net.up if n.name != NAME]
-        self._pen = _pen(AUTHORITY, NAME)
-        self._expired = _pen(AUTHORITY, "stranger", not_after=UNIX_S + 1)
-        self._foreign = _pen(MemoryAuthority("cluster", b"another root"), "stranger")
+        self._pen = pen_of(NAME)
+        self._expired = pen_of("stranger", not_after=UNIX_S + 1)
+        self._foreign = pen_of("stranger", MemoryAuthority("cluster", b"another root"))
         self._seals = {n.name: self._seal_as(n) for n in net.up}
         self._attacks: tuple[Callable[[NodeRecord], list[Message]], ...] = (
             self._record_of_another,
@@ -74,8 +78,35 @@ class Liar:
             self._twin,
         )
 
-    def _hear(self, _node: Node, data: bytes) -> None:
+    def keep_up(self, name: str) -> None:
+        """Say, whenever asked for help, that a member has answered; accuse nobody from now on."""
+        self._kept_up = name
+        self._poses = {who: self._pose(who) for who in (NAME, name)}
+        self.net.cut |= {(NAME, node.name) for node in self.net.up}  # its node tells the truth
+
+    def _pose(self, name: str) -> Stranger:
+        epoch, own = self.net.machine(name).me.epoch, AUTHORITY.identity(NAME, is_manager=False)
+        return Stranger(name, epoch, identity=own, cluster_id="cluster", keys=KEYS)
+
+    def _hear(self, node: Node, data: bytes) -> None:
         self.heard.append(data)
+        if node.name == NAME and self._kept_up:
+            asker = self.net.nodes[node.heard_from]
+            for asked in _said_in(data):
+                if isinstance(asked, Ping):
+                    self._send(asker, self._poses[NAME].seal(Ack(asked.sequence, 0)))
+                if isinstance(asked, PingRequest) and asked.target == self._kept_up:
+                    for pose in self._poses.values():
+                        self._send(asker, pose.seal(*self._made_up(asked)))
+
+    def _made_up(self, asked: PingRequest) -> list[Message]:
+        number, epoch = asked.sequence, self.net.machine(asked.target).me.epoch
+        challenge = Challenge(number, asked.target, number)
+        return [
+            Ack(number, 0),
+            Response(number, epoch, self._signature()),
+            self._pen.trust.sign_response(challenge, epoch=epoch),
+        ]
 
     def accuse(self, other: NodeRecord) -> Claim:
         """Return a claim that another is dead, truly its own."""
@@ -104,7 +135,11 @@ class Liar:
         if self._rng.random() < 0.3:
             net.do(node.name, lambda m: m.receive_frame(packet, source, peer=NAME, now=net.now))
         else:
-            net.do(node.name, lambda m: m.receive_datagram(packet, source, now=net.now))
+            self._send(node, packet)
+
+    def _send(self, node: Node, packet: bytes) -> None:
+        net, source = self.net, self._machine.me.address
+        net.do(node.name, lambda m: m.receive_datagram(packet, source, now=net.now))
 
     def _garbled(self, said: list[Message]) -> bytes:
         body = bytearray(pack([encode(message) for message in said]))
@@ -173,10 +208,8 @@ class Liar:
 
     def _overheard(self, packets: int) -> list[Message]:
         said: list[Message] = []
-        ring = Keyring(cluster_id="cluster", node_id="ear", epoch=1, keys=KEYS)
         for packet in self._rng.sample(list(self.heard), min(packets, len(self.heard))):
-            body = ring.open_untrusted(packet, is_stream=True).body
-            said += unpack_untrusted(body)
+            said += _said_in(packet)
         return said
 
     def _its_own_future(self, _other: NodeRecord) -> list[Message]:
@@ -301,7 +334,14 @@ class Liar:
         return entry.stamp
 
 
-def _pen(authority: MemoryAuthority, name: str, *, not_after: float = float(1 << 40)) -> Stranger:
-    """Return what signs as `name`; the liar's own certificate is the one its node has shown."""
+def _said_in(packet: bytes) -> list[Message]:
+    ring = Keyring(cluster_id="cluster", node_id="ear", epoch=1, keys=KEYS)
+    return unpack_untrusted(ring.open_untrusted(packet, is_stream=True).body)
+
+
+def pen_of(
+    name: str, authority: MemoryAuthority = AUTHORITY, *, not_after: float = float(1 << 40)
+) -> Stranger:
+    """Return what signs as a worker; a node's certificate is the one that it has shown."""
     identity = authority.identity(name, is_manager=False, not_after=not_after)
     return Stranger(name, 1, identity=identity, cluster_id="cluster", keys=KEYS)

@@ -9,8 +9,8 @@ import pytest
 
 from gossip.events import EpochRaised, Event, Removed
 from gossip.wire import State
-from tests.sim.gossip_liar import NAME, Liar
-from tests.sim.gossip_network import SEEDS, Mode, Node, SimNetwork
+from tests.sim.gossip_liar import NAME, Liar, pen_of
+from tests.sim.gossip_network import SEEDS, SHARE, Mode, Node, SimNetwork
 
 _SCOPE = "net"
 _ATTACKS = 60
@@ -19,9 +19,10 @@ _ATTACKS = 60
 class _World:
     """Honest nodes, a liar among them, and what must stay as it is."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, size: int | None = None) -> None:
         rng = Random(seed)
-        self.net = net = SimNetwork(rng.randint(3, 6), seed=seed, mode=Mode.BYTES)
+        honest = size or rng.randint(3, 6)
+        self.net = net = SimNetwork(honest, seed=seed, mode=Mode.BYTES)
         net.workers |= {NAME, "n2"}
         net.add(NAME)
         self.truth: dict[tuple[str, str], bytes] = {}
@@ -44,6 +45,15 @@ class _World:
 
     def agrees(self) -> bool:
         return all(self._seen(node) == self._expected() for node in self.honest)
+
+    def all_say(self, state: State, *names: str) -> bool:
+        """Tell whether all honest nodes believe `state` of some."""
+        return all(
+            self.net.states(node.name)[name] is state
+            for node in self.honest
+            for name in names
+            if node.name != name
+        )
 
     def check(self) -> None:
         """Check that what honest nodes believe of honest nodes is as it was."""
@@ -85,6 +95,43 @@ def test_a_liar_changes_nothing_but_its_own_rows(seed: int) -> None:
 
     assert net.run(20, world.agrees, every_s=0.1)
     assert sum(node.machine.counters.refused_forged for node in world.honest) > 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_helper_that_lies_keeps_nobody_alive(seed: int) -> None:
+    """It is always asked: there are two helpers only."""
+    world = _World(seed, size=3)
+    net = world.net
+    world.liar.keep_up("n1")
+    net.kill("n1")
+
+    assert net.run(45, lambda: world.all_say(State.DEAD, "n1"), every_s=0.25)
+    assert world.all_say(State.ALIVE, NAME)
+
+
+@pytest.mark.parametrize("seed", SHARE)
+def test_the_dead_accuse_nobody(seed: int) -> None:
+    """Its accomplices are gone; what they sign in time for a fault would shorten suspicions."""
+    world = _World(seed)
+    net = world.net
+    accomplices = ("x1", "x2")
+    net.workers.update(accomplices)
+    for name in accomplices:
+        net.add(name)
+    assert net.run(10, net.all_alive, every_s=0.1)
+    for name in accomplices:
+        net.kill(name)
+    assert net.run(60, lambda: world.all_say(State.DEAD, *accomplices), every_s=0.25)
+    victim = net.machine("n1").me
+    claims = [
+        pen_of(name).accuse(state, victim.node_id, victim.epoch, victim.incarnation)
+        for name in accomplices
+        for state in (State.SUSPECT, State.DEAD)
+    ]
+    for node in world.honest:
+        if node.name != "n1":
+            world.liar.tell(node, *claims)
+            assert net.states(node.name)["n1"] is State.ALIVE
 
 
 def test_one_accuser_is_not_enough_however_often_it_speaks() -> None:

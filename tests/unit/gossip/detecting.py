@@ -13,16 +13,30 @@ from gossip.codec import SealedCodec
 from gossip.config import GossipConfig
 from gossip.directory import Directory
 from gossip.failure import Detector
+from gossip.hybrid import HybridClock
 from gossip.keyring import Keyring
 from gossip.member import MemberTable
+from gossip.memory import MemoryAuthority
 from gossip.message import unpack_untrusted
 from gossip.outbox import Outbox
 from gossip.stats import Counters
 from gossip.suspicion import Suspicions
 from gossip.timers import Timers
-from gossip.wire import Ack, Address, Claim, Message, NodeRecord, Ping, PingRequest, State
+from gossip.trust import Trust
+from gossip.wire import (
+    Ack,
+    Address,
+    Challenge,
+    Claim,
+    Message,
+    NodeRecord,
+    Ping,
+    PingRequest,
+    State,
+)
 from tests.unit.gossip.pair import KEYS, address
 
+AUTHORITY = MemoryAuthority("c")
 CONFIG = replace(GossipConfig.lan(), watch_interval_s=None)
 
 
@@ -37,7 +51,10 @@ class Bench:
         self.timers = Timers()
         self.now = 0.0
         members = self.members = MemberTable()
+        trust = _trust("me", self.counters)
         for name in names:
+            der = AUTHORITY.identity(name).certificate.der
+            trust.take_certificate_untrusted(der, now=0.0)
             host, port = address(name)
             members.put_record(NodeRecord(name, 1, 0, host, port, host), now=0.0)
         self._outbox = Outbox(
@@ -58,6 +75,7 @@ class Bench:
             timers=self.timers,
             members=members,
             outbox=self._outbox,
+            trust=trust,
             counters=self.counters,
             on_failure=self._fail,
             on_death=lambda name, now: self.deaths.append((name, now)),
@@ -115,14 +133,20 @@ class Bench:
             self.timers.fire(at)
             self.answer(at)
 
+    def respond(self, nonce: int, signer: str, *, now: float, epoch: int = 1) -> None:
+        """Hand over what `signer` says to a challenge, by whatever way."""
+        challenge = Challenge(nonce, signer, nonce)
+        response = _trust(signer, Counters()).sign_response(challenge, epoch=epoch)
+        self.detector.take_response(response, now=now)
+
     def answer(self, now: float) -> int:
         """Answer what was sent, directly or as one helper; return how many messages it was."""
         sent = self.sent()
         names = {address(m.node_id): m.node_id for m in self.members.all()}
         for message, at in sent:
-            if isinstance(message, PingRequest) or (
-                isinstance(message, Ping) and message.sequence % 2
-            ):
+            if isinstance(message, PingRequest):
+                self.respond(message.sequence, message.target, now=now)
+            elif isinstance(message, Ping) and message.sequence % 2:
                 self.detector.take_ack(Ack(message.sequence, 0), names[at], now=now)
         return len(sent)
 
@@ -134,6 +158,17 @@ class Bench:
             for message, _ in self.sent():
                 if isinstance(message, Ping):
                     return message
+
+    def help(self, now: float) -> None:
+        """Let time pass until helpers are asked, and let them be answered."""
+        self.run_until(now)
+        for request, _ in self.requests():
+            self.respond(request.sequence, request.target, now=now)
+
+    def next_ping_after_help(self) -> Ping:
+        """Let the probe be answered through helpers; return the next."""
+        self.help(self.now + 0.6)
+        return self.next_ping()
 
     def watched(self, until: float) -> Counter[Address]:
         """Let time pass; return how many packets were sent where, whole seconds after the first."""
@@ -149,3 +184,13 @@ class Bench:
     def bury(self, name: str) -> None:
         """Let a member be dead."""
         self.members.put_claim(Claim(State.DEAD, name, 1, 0, "me", 1), now=0.0)
+
+
+def _trust(name: str, counters: Counters) -> Trust:
+    return Trust(
+        cluster_id="c",
+        identity=AUTHORITY.identity(name),
+        counters=counters,
+        clock=HybridClock(0.0),
+        account_of=lambda address: address[0],
+    )

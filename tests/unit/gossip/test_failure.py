@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from gossip.wire import Ack, Claim, Nack, NackReason, Ping, PingRequest, State
+from gossip.wire import (
+    Ack,
+    Challenge,
+    Claim,
+    Nack,
+    NackReason,
+    Ping,
+    PingRequest,
+    Response,
+    State,
+)
 from tests.unit.gossip.detecting import CONFIG, Bench
 from tests.unit.gossip.pair import address
 
@@ -27,7 +38,7 @@ def test_unanswered_probe_asks_helpers_then_fails() -> None:
     bench = Bench("b", "c", "d")
     ping = bench.start_probe()
     bench.run_until(1.5)
-    requests = [message for message, _ in bench.sent() if isinstance(message, PingRequest)]
+    requests = [message for message, _ in bench.requests()]
     assert len(requests) == 2
     assert all(request.target == ping.target for request in requests)
     bench.run_until(2.1)
@@ -40,23 +51,24 @@ def test_nacks_clear_this_node_of_blame() -> None:
     bench = Bench("b", "c", "d")
     ping = bench.start_probe()
     bench.run_until(1.5)
+    (nonce,) = {request.sequence for request, _ in bench.requests()}
     for helper in {"b", "c", "d"} - {ping.target}:
-        bench.detector.take_nack(Nack(ping.sequence, NackReason.TIMEOUT), helper, now=1.5)
+        bench.detector.take_nack(Nack(nonce, NackReason.TIMEOUT), helper, now=1.5)
     bench.run_until(2.1)
 
     assert bench.failures[:1] == [ping.target]
     assert bench.detector.health == 0
 
 
-def test_helper_passes_an_ack_on_or_says_that_there_is_none() -> None:
+def test_helper_passes_a_response_on_or_says_that_there_is_none() -> None:
     bench = Bench("b")
     request = PingRequest(77, "b", *address("b"))
     bench.detector.take_request(request, _ASKER, now=0.0)
-    ((ping, destination),) = bench.sent()
-    assert isinstance(ping, Ping)
-    assert destination == address("b")
-    bench.detector.take_ack(Ack(ping.sequence, 4), "b", now=0.1)
-    assert bench.sent() == [(Ack(77, 4), _ASKER)]
+    ((challenge, destination),) = bench.sent()
+    assert isinstance(challenge, Challenge)
+    assert (challenge.target, challenge.nonce, destination) == ("b", 77, address("b"))
+    bench.detector.take_response(Response(challenge.sequence, 4, b"b's own"), now=0.1)
+    assert bench.sent() == [(Response(77, 4, b"b's own"), _ASKER)]
 
     bench.detector.take_request(request, _ASKER, now=0.2)
     bench.sent()
@@ -166,47 +178,83 @@ def test_nack_of_one_who_was_not_asked_says_nothing() -> None:
     bench = Bench(*"bcdefg")
     ping = bench.start_probe()
     bench.run_until(bench.now + 0.5)
-    asked = {at for _, at in bench.requests()}
+    asked = {at: request.sequence for request, at in bench.requests()}
     strangers = [n for n in "bcdefg" if n != ping.target and address(n) not in asked]
     for name in strangers:
-        bench.detector.take_nack(Nack(ping.sequence, NackReason.REFUSED), name, now=1.0)
+        nonce = min(asked.values())
+        bench.detector.take_nack(Nack(nonce, NackReason.REFUSED), name, now=1.0)
     bench.run_until(bench.now + 0.99)
 
     assert len(strangers) == 2
     assert bench.failures == []
 
 
-def test_ack_that_comes_after_the_nack_is_passed_on() -> None:
+def test_response_that_comes_after_the_nack_is_passed_on() -> None:
     """The requester may be slow and wait much longer than the helper's timeout."""
     bench = Bench("b")
     bench.detector.take_request(PingRequest(77, "b", *address("b")), _ASKER, now=0.0)
-    ((ping, _),) = bench.sent()
-    assert isinstance(ping, Ping)
+    ((challenge, _),) = bench.sent()
+    assert isinstance(challenge, Challenge)
     bench.run_until(0.4)
     bench.sent()
-    bench.detector.take_ack(Ack(ping.sequence, 4), "b", now=3.0)
+    bench.detector.take_response(Response(challenge.sequence, 4), now=3.0)
 
-    assert bench.sent() == [(Ack(77, 4), _ASKER)]
+    assert bench.sent() == [(Response(77, 4), _ASKER)]
+
+
+def _fails_by_what_a_helper_says(say: Callable[[Bench, Ping, int], None]) -> bool:
+    bench = Bench("b", "c", "d")
+    ping = bench.start_probe()
+    bench.run_until(bench.now + 0.5)
+    (nonce,) = {request.sequence for request, _ in bench.requests()}
+    say(bench, ping, nonce)
+    bench.run_until(bench.now + CONFIG.probe_interval_s)
+    return bench.failures == [ping.target]
+
+
+def test_what_the_target_has_signed_answers_a_probe() -> None:
+    assert not _fails_by_what_a_helper_says(
+        lambda bench, ping, nonce: bench.respond(nonce, ping.target, now=bench.now + 0.6)
+    )
+
+
+LIES: tuple[Callable[[Bench, Ping, int], None], ...] = (
+    lambda b, ping, nonce: b.detector.take_ack(Ack(nonce, 0), ping.target, now=b.now + 0.6),
+    lambda b, ping, nonce: b.detector.take_ack(Ack(nonce, 0), _other(ping), now=b.now + 0.6),
+    lambda b, ping, _: b.detector.take_ack(Ack(ping.sequence, 0), _other(ping), now=b.now + 0.6),
+    lambda b, _, nonce: b.detector.take_response(Response(nonce, 1, b"x" * 64), now=b.now + 0.6),
+    lambda b, ping, nonce: b.respond(nonce, _other(ping), now=b.now + 0.6),
+    lambda b, ping, nonce: b.respond(nonce ^ 1, ping.target, now=b.now + 0.6),
+    lambda b, ping, _: b.respond(ping.sequence, ping.target, now=b.now + 0.6),
+    lambda b, ping, nonce: b.respond(nonce, ping.target, epoch=2, now=b.now + 0.6),
+)
+
+
+def _other(ping: Ping) -> str:
+    return "c" if ping.target == "b" else "b"
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_helper_cannot_answer_for_the_target(lie: Callable[[Bench, Ping, int], None]) -> None:
+    assert _fails_by_what_a_helper_says(lie)
 
 
 def test_member_that_only_helpers_reach_is_flagged_until_it_answers_itself() -> None:
     bench = Bench("b", "c", "d")
     ping = bench.start_probe()
     target = ping.target
-    helper = next(name for name in "bcd" if name != target)
     count = 0
     while not bench.paths:  # it is probed again and again meanwhile
         assert ping.target == target
         count += 1
-        bench.detector.take_ack(Ack(ping.sequence, 0), helper, now=bench.now + 0.6)
-        ping = bench.next_ping()
+        ping = bench.next_ping_after_help()
     assert (count, bench.paths) == (5, [(target, True)])
     assert bench.detector.paths.is_relay_only(target)
     assert bench.detector.paths.relay_only() == 1
     while ping.target != target:
         bench.detector.take_ack(Ack(ping.sequence, 0), ping.target, now=bench.now + 0.01)
         ping = bench.next_ping()
-    bench.detector.take_ack(Ack(ping.sequence, 0), helper, now=bench.now + 0.6)
+    bench.help(bench.now + 0.6)
     bench.detector.take_ack(Ack(ping.sequence, 0), target, now=bench.now + 0.7)  # late, but its own
     bench.next_ping()
 

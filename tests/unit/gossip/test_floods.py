@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from gossip.machine import Machine
 from gossip.proof import head_of
-from gossip.wire import NODES, Claim, Delta, Digest, Record, Stage, Stamp, State
+from gossip.wire import NODES, Challenge, Claim, Delta, Digest, Record, Stage, Stamp, State
 from tests.unit.gossip.pair import make_machine, meet
 from tests.unit.gossip.stranger import ADDRESS, Stranger
 
@@ -69,6 +69,17 @@ def test_stale_accusations_are_not_all_answered() -> None:
         z.tell(a, *[stale] * 100, source=_SPOOFED)
 
     assert _bytes_out(a) < 1_000_000
+
+
+def test_a_node_signs_no_more_responses_than_it_gives_answers() -> None:
+    a, z = make_machine("a"), Stranger()
+    for number in range(3000):
+        z.tell(a, Challenge(number, "a", number))
+        a.datagrams_to_send()
+    assert 900 < a.counters.signed < 1100
+    z.tell(a, Challenge(1, "a", 1), source=("10.8.8.8", 7946))
+
+    assert len(a.datagrams_to_send()) == 1
 
 
 def test_streams_carry_nothing_that_asks() -> None:

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from gossip.message import encode, pack, unpack_untrusted
 from gossip.wire import (
     Ack,
+    Challenge,
     Claim,
     Delta,
     MalformedPacketError,
     Message,
     Ping,
     Record,
+    Response,
     Stamp,
     State,
     Update,
@@ -34,13 +36,15 @@ def test_bytes_on_the_wire_do_not_change_unnoticed() -> None:
     said: list[Message] = [
         Ping(7, "a"),
         Ack(7, 2),
+        Challenge(7, "a", 2**64 - 1),
+        Response(7, 8, b"s"),
         Claim(State.SUSPECT, "b", 9, 1, "a", 8),
         Update("net", "a", Stamp(8, 1), Record("k", 3, 5, b"v")),
         Delta("net", "a", Stamp(8, 1), 0, 3, 0, (Record("k", 3, 5, None),)),
     ]
 
     assert pack([encode(message) for message in said]).hex() == (
-        "95930007a161930107029805a1620901a16108c400c4009a08a36e6574a1610801a16b0305c40176c400"
+        "97930007a16193010702940d07a161cfffffffffffffffff940e0708c401739805a1620901a16108c400c4009a08a36e6574a1610801a16b0305c40176c400"
         "9c0aa36e6574a16108010003009195a16b0305c0c400c0c0c0"
     )
 

@@ -187,6 +187,23 @@ def test_accusers_cannot_be_invented() -> None:
     assert machines[1].me.incarnation == 1
 
 
+@pytest.mark.parametrize("state", [State.DEAD, State.LEFT])
+def test_accusations_by_members_that_are_not_up_do_not_count(state: State) -> None:
+    a, b, z = make_machine("a"), make_machine("b"), Stranger()
+    z.tell(a, z.record(50))
+    if state is State.LEFT:
+        z.tell(a, z.accuse(State.LEFT, "z", 50, 0))
+    while (now := a.next_timer()) < 10.0:
+        a.handle_timer(now=now)
+    meet(a, b, now=10.0)
+    z.tell(a, z.accuse(State.SUSPECT, "b", 1000, 0), z.accuse(State.DEAD, "b", 1000, 0), now=10.0)
+
+    assert _state(a, "z") is state
+    assert _state(a, "b") is State.ALIVE
+    z.tell(a, z.record(51), z.accuse(State.SUSPECT, "b", 1000, 0), now=10.0)
+    assert _state(a, "b") is State.SUSPECT
+
+
 def test_a_flood_of_forgeries_uses_up_only_its_own_checks() -> None:
     a, z, y = make_machine("a"), Stranger(), Stranger("y")
     z.tell(a, z.record(50))
