@@ -8,6 +8,7 @@ Modules:
     drain: (p) whether every node has stopped using a task
     endpoints: (p) what this node's own tasks offer, as the managers allocated it
     execution: (p) a task as the runtime wants it
+    hosts: which dead members' hosts live
     listener: shell of the sightings: looks at gossip, a few proofs at a time
     plan_loop: shell of planner and publisher
     planner: (p) assignment x records x live members -> NodePlan

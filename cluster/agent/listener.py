@@ -13,8 +13,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from cluster.agent.hosts import Answers, DeadMember, Hosts
 from cluster.agent.publisher import Gossip
-from cluster.agent.sightings import RawRecord, Reader, Reading, Sightings, recall
+from cluster.agent.sightings import RawRecord, Reader, Reading, Sightings, recall, with_lost
 from cluster.allocation.tokens import Verifier
 from cluster.model.assignment import ClusterInfo
 from cluster.model.ids import ClusterId, NodeId
@@ -45,11 +46,13 @@ class Listener:
         gossip: Gossip,
         *,
         remembered: Sightings,
+        host_answers: Answers,
         on_heard: Callable[[], None],
     ) -> None:
         """Get ready; nothing happens before `run`.
 
-        remembered: what gossip said before this start. on_heard: called after every look.
+        remembered: what gossip said before this start. host_answers: see `hosts`. on_heard:
+        called after every look.
         """
         self._node = node
         self._gossip = gossip
@@ -62,6 +65,7 @@ class Listener:
         """Scopes of the last look."""
         self._due = asyncio.Event()
         """Another look is."""
+        self._hosts = Hosts(host_answers, self._look_again)
         self._started_at = 0.0
         self._warned_at: dict[NodeId, float] = {}
         self.sightings = remembered
@@ -93,11 +97,15 @@ class Listener:
         with self._gossip.watch() as self._due:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._forget())
+                group.create_task(self._hosts.run())
                 while True:
                     self._due.clear()
                     await self._look()
                     await self._due.wait()
                     await asyncio.sleep(COALESCE_S)
+
+    def _look_again(self) -> None:
+        self._due.set()
 
     async def _forget(self) -> None:
         """Look again when what is remembered no longer counts."""
@@ -117,6 +125,7 @@ class Listener:
             unknown_live=now - self._started_at < RECALL_UNKNOWN_S,
             silent_live=now - self._started_at < RECALL_SILENT_S,
         )
+        self._hosts.take(_dead(self._gossip))
         unread = reader.unread(self.sightings, scopes)
         for start in range(0, min(len(unread), READ_PER_LOOK_MAX), READ_AT_ONCE):
             for heard in unread[start : start + READ_AT_ONCE]:
@@ -126,7 +135,8 @@ class Listener:
             return  # whom to believe has changed meanwhile: another look is due
         if len(unread) > READ_PER_LOOK_MAX:
             self._due.set()
-        self.reading = reader.reading(self.sightings, scopes)
+        reading = reader.reading(self.sightings, scopes)
+        self.reading = with_lost(reading, self._hosts.living, self.reading)
         self._read_scopes = scopes
         self._warn(now)
         self._on_heard()
@@ -142,6 +152,14 @@ class Listener:
                     owner,
                     count,
                 )
+
+
+def _dead(gossip: Gossip) -> dict[NodeId, DeadMember]:
+    return {
+        NodeId(m.node_id): DeadMember(m.address, m.port, m.data_address)
+        for m in gossip.members()
+        if m.state is State.DEAD
+    }
 
 
 def _sightings(gossip: Gossip, scopes: frozenset[str]) -> Sightings:

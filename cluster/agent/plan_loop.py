@@ -24,6 +24,7 @@ from cluster.agent import planner
 from cluster.agent.applied import APPLIED_KEY, encode_applied
 from cluster.agent.drain import unacknowledged
 from cluster.agent.endpoints import endpoint_values
+from cluster.agent.hosts import Answers
 from cluster.agent.listener import Listener
 from cluster.agent.publisher import Gossip, Publication, Publisher
 from cluster.agent.sightings import Sightings
@@ -116,6 +117,7 @@ class PlanLoop:
         open_ports: OpenPorts | None,
         on_change: Callable[[], None],
         remembered: Sightings,
+        host_answers: Answers,
     ) -> None:
         """Wire up; nothing happens before `run`.
 
@@ -125,6 +127,7 @@ class PlanLoop:
             gossip: its gossip peer.
             apply_names: makes the DNS server answer from a plan that was applied.
             open_ports: what processes listen on in a sandbox; None: nobody can tell.
+            host_answers: whether the host of a dead member lives.
             on_change: called when a plan was applied, could not be, or others said something.
             remembered: what gossip said before this start.
         """
@@ -135,7 +138,9 @@ class PlanLoop:
         self._open_ports = open_ports
         self._on_change = on_change
         self._publisher = Publisher(gossip)
-        self._listener = Listener(node, gossip, remembered=remembered, on_heard=self._take_news)
+        self._listener = Listener(
+            node, gossip, remembered=remembered, host_answers=host_answers, on_heard=self._take_news
+        )
         self._local: Local | None = None
         self._changed = asyncio.Event()
         self._applied: _Wanted | None = None

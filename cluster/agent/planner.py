@@ -1,8 +1,8 @@
 """The join of the three rooms (pure): what should exist, where it is, who lives -> one NodePlan.
 
 Invariants: the same inputs, in any order, give an equal plan; an endpoint of another node is in the
-plan exactly as long as its owner is of the cluster and lives, and its record stands; connections
-are given only to endpoints that serve.
+plan exactly as long as its owner is of the cluster and its host lives, and its record stands;
+connections are given only to endpoints that serve, of nodes that live.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class _Node:
     own: NodeInfo
     nodes: Mapping[NodeId, NodeInfo]
     tunnels: Mapping[NodeId, IPv4Address]
-    """Data-path addresses of the other live nodes."""
+    """Data-path addresses of the other nodes that live, or whose hosts do."""
     endpoints: Mapping[str, list[Endpoint]]
     """Everyone's, by scope."""
     settled: Mapping[str, Settled]
@@ -157,12 +157,20 @@ def _is_allocated(assignment: Assignment, attachment: Attachment) -> bool:
 
 
 def _tunnels(view: View, nodes: Mapping[NodeId, NodeInfo]) -> dict[NodeId, IPv4Address]:
-    tunnels: dict[NodeId, IPv4Address] = {}
-    for node, said in view.reading.live.items():
+    def tunnel_to(node: NodeId, said: str) -> IPv4Address | None:
         told = nodes[node].data_address if node in nodes else ""
         # What the node says of itself is fresher than what the managers last heard.
-        tunnel = _address(said) or _address(told)
-        if node != view.node and tunnel is not None:
+        return _address(said) or _address(told)
+
+    tunnels: dict[NodeId, IPv4Address] = {}
+    for node, said in view.reading.live.items():
+        if node != view.node and (tunnel := tunnel_to(node, said)) is not None:
+            tunnels[node] = tunnel
+    taken = {*tunnels.values(), _address(nodes[view.node].data_address)}
+    for node, said in view.reading.lost.items():
+        tunnel = tunnel_to(node, said)
+        # A machine may have come back as another node.
+        if node in nodes and tunnel is not None and tunnel not in taken:
             tunnels[node] = tunnel
     return tunnels
 
@@ -180,6 +188,11 @@ def _network(node: _Node, network: model.Network) -> Network:
     endpoints = {a: e for a, e in settled.at.items() if a in subnet and a != gateway}
     serving = {a: e.record for a, e in endpoints.items() if e.record.phase is Phase.SERVING}
     name = network.spec.name
+    last_words = {
+        address: endpoint
+        for endpoint in node.view.reading.last_words.get(network.id, ())
+        if (address := endpoint.record.address) is not None and address in subnet
+    }
     return Network(
         id=network.id,
         name=name,
@@ -188,7 +201,7 @@ def _network(node: _Node, network: model.Network) -> Network:
         gateway=gateway,
         remotes=tuple(
             RemoteEndpoint(a, endpoint_mac(a), node.tunnels[e.owner])
-            for a, e in endpoints.items()
+            for a, e in sorted({**last_words, **endpoints}.items())
             if e.owner in node.tunnels
         ),
         services=_services(settled, (e.record for e in endpoints.values()), serving, subnet),

@@ -75,6 +75,12 @@ class Reading:
     """Scope -> attached node -> hashes of the draining tasks that it has taken out."""
     suspects: frozenset[NodeId] = frozenset()
     """Live nodes that may be dead."""
+    lost: Mapping[NodeId, str] = field(default_factory=dict[NodeId, str])
+    """Dead nodes whose hosts live -> data-path address: the way there stays open."""
+    last_words: Mapping[str, tuple[Endpoint, ...]] = field(
+        default_factory=dict[str, tuple[Endpoint, ...]]
+    )
+    """Scope -> endpoints of lost nodes: reachable, but given no new connections."""
     malformed: int = 0
     unsigned: Mapping[NodeId, int] = field(default_factory=dict[NodeId, int])
     """Owner -> its records that the managers have not allocated to it."""
@@ -101,6 +107,20 @@ def recall(
         records[scope] = (*said, *old)
     live = {node: remembered.live[node] for node in sorted(unknown)} | now.live
     return Sightings(live, now.dead, records, now.suspects)
+
+
+def with_lost(now: Reading, lost: Mapping[NodeId, str], before: Reading) -> Reading:
+    """Return what is said now, completed by what lost nodes said before they were dead."""
+    scopes = sorted(before.endpoints.keys() | before.last_words.keys())
+    last_words = {
+        scope: tuple(
+            endpoint
+            for endpoint in (*before.endpoints.get(scope, ()), *before.last_words.get(scope, ()))
+            if endpoint.owner in lost
+        )
+        for scope in scopes
+    }
+    return replace(now, lost=lost, last_words=last_words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +223,14 @@ class Reader:
         live = {node: address for node, address in sightings.live.items() if node != self._own}
         malformed = refused[Refusal.MALFORMED].total()
         unsigned = refused[Refusal.UNSIGNED]
-        return Reading(live, endpoints, applied, sightings.suspects, malformed, unsigned)
+        return Reading(
+            live,
+            endpoints,
+            applied,
+            sightings.suspects,
+            malformed=malformed,
+            unsigned=unsigned,
+        )
 
     def _verified(self, place: tuple[str, NodeId, str], value: bytes) -> _Read:
         sealed = decode_untrusted(value)

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.agent.hosts import Answers
 from cluster.agent.plan_loop import Local, OpenPorts, PlanLoop, PlanStats
 from cluster.agent.publisher import Gossip
 from cluster.agent.state_file import StateFile, WorkerState
@@ -78,6 +79,7 @@ class Worker:
         report: Callable[[TaskId, TaskStatus], None],
         state_directory: Path,
         remembered: Callable[[ClusterInfo], None],
+        host_answers: Answers,
         now: Callable[[], float],
         open_ports: OpenPorts | None = None,
     ) -> None:
@@ -94,6 +96,7 @@ class Worker:
             state_directory: what the agent remembers; made if missing.
             remembered: is told which facts of the cluster are on the disk; told anything again
                 at times; must not block.
+            host_answers: whether the host of a dead member lives (see `hosts`).
             now: Unix time, seconds.
             open_ports: what processes listen on in a sandbox; None: that cannot be known, and
                 every running task is taken to listen.
@@ -128,6 +131,7 @@ class Worker:
             open_ports=open_ports,
             on_change=self._wake,
             remembered=self._saved.sightings,
+            host_answers=host_answers,
         )
         self._host = Host(
             runtime=runtime,

@@ -66,6 +66,8 @@ probe can tell."""
 LOCAL_SUSPICION_MULTIPLIER_MAX = 3
 DISTRUST_S = 60.0
 """Between two times that the driver takes nothing for granted (see `KernelDriver.distrust`)."""
+HOST_ANSWER_S = 1.0
+"""How long the host of a dead daemon may take to refuse a connection."""
 FIRST_PLAN_S = 2.0
 """Longest wait of a restarted daemon for its first plan before it speaks to the others."""
 FIRST_PLAN_POLL_S = 0.01
@@ -292,6 +294,7 @@ class Agent:
             report=self._report,
             state_directory=self._worker_directory,
             remembered=self._remembered,
+            host_answers=host_answers,
             now=self._clock,
             open_ports=open_ports,
         )
@@ -333,6 +336,19 @@ class Agent:
         self._members = known
         self._node_names = _node_names(info)
         self.worker.set_cluster_info(info)
+
+
+async def host_answers(address: str, port: int) -> bool:
+    """Return whether a host answers at a TCP port, be it with a refusal."""
+    try:
+        async with asyncio.timeout(HOST_ANSWER_S):
+            _, writer = await asyncio.open_connection(address, port)
+    except ConnectionRefusedError:
+        return True
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
 
 
 def _node_names(info: ClusterInfo) -> dict[str, str]:

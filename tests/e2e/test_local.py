@@ -38,6 +38,9 @@ BAD_PACKETS = 'hivewire_gossip_packets_bad_total{reason="malformed"}'
 def layout() -> Generator[Layout]:
     with local_cluster(short_directory(), managers=1, workers=1) as made:
         create_web(Api(made.socket(made.nodes[0])), replicas=4, port=PORT)
+        # Each test may be the first one: a running replica does not listen yet.
+        for node in made.nodes:
+            wait_until("all replicas answer", lambda node=node: has_all(made, node))  # type: ignore[misc]
         yield made
 
 
@@ -121,6 +124,22 @@ def test_tasks_and_connections_survive_the_daemon(layout: Layout, name: str) -> 
 
     wait_until("all nodes are ready", lambda: _all_ready(api))
     assert {t.id for t in api.running("web")} == before
+    wait_until("all replicas answer", lambda: has_all(layout, node))
+
+
+def test_a_node_without_its_daemon_goes_on_forwarding(layout: Layout) -> None:
+    """Also when everybody has declared it dead: its tasks are replaced, and live on."""
+    api, node = Api(layout.socket(layout.nodes[0])), layout.node("w1")
+    wait_until("all replicas answer", lambda: has_all(layout, node))
+    ask(layout.control_socket, Request(do="kill", node="w1"))
+    wait_until("it is down", lambda: not _all_ready(api))
+    try:
+        seen = {fetch(layout, node)["task"] for _ in range(8)}
+        assert len(seen) == 4
+    finally:
+        ask(layout.control_socket, Request(do="start", node="w1"))
+    wait_until("all nodes are ready", lambda: _all_ready(api))
+    wait_until("four tasks run", lambda: len(api.running("web")) == 4)
     wait_until("all replicas answer", lambda: has_all(layout, node))
 
 

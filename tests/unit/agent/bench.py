@@ -56,6 +56,8 @@ class Bench:
         """What every task listens on; None: nobody can tell."""
         self.started_at = 1000.0
         """Unix time when the loop's clock is 0."""
+        self.hosts_answer = False
+        """Whether dead nodes' hosts live."""
         self.reports: list[tuple[TaskId, TaskStatus]] = []
         self.remembered: list[ClusterInfo] = []
         self.peer = EtherPeer(self.ether, node)
@@ -71,6 +73,10 @@ class Bench:
     def status(self, task: TaskId) -> TaskStatus:
         """Return what was last reported of a task."""
         return [status for reported, status in self.reports if reported == task][-1]
+
+    async def _host_answers(self, address: str, port: int) -> bool:  # noqa: ARG002
+        await asyncio.sleep(0.01)
+        return self.hosts_answer
 
     @asynccontextmanager
     async def worker(self) -> AsyncGenerator[Worker]:
@@ -89,6 +95,7 @@ class Bench:
             report=lambda task, status: self.reports.append((task, status)),
             state_directory=self.directory / "worker",
             remembered=self.remembered.append,
+            host_answers=self._host_answers,
             now=lambda: self.started_at + asyncio.get_running_loop().time(),
             open_ports=None if self.open_ports is None else lambda _: self.open_ports or set(),
         )

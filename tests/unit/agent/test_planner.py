@@ -298,6 +298,35 @@ def test_node_speaks_for_its_own_gateway_subnet_only() -> None:
     assert planned(seen).ports[0].backends == (IngressBackend(1, ip("100.64.1.11"), 80),)
 
 
+def losing(*endpoints: Endpoint, lost: dict[NodeId, str], words: tuple[Endpoint, ...]) -> View:
+    seen = view(*endpoints, live={C: ""})
+    return replace(seen, reading=replace(seen.reading, lost=lost, last_words={NET: words}))
+
+
+def test_the_way_to_a_lost_node_stays_open_and_gets_nothing_new() -> None:
+    made = planned(losing(endpoint(C, 3), lost={B: "192.0.2.2"}, words=(endpoint(B, 2),)))
+    assert {p.index for p in made.peers} == {2, 3}
+    (network,) = made.networks
+    assert [str(r.address) for r in network.remotes] == ["10.0.1.12", "10.0.1.13"]
+    assert network.services == (VirtualService(ip(VIP), (OWN_ADDRESS, ip("10.0.1.13"))),)
+    assert not [n for n in network.names if ip("10.0.1.12") in n.addresses]
+    assert not [p for p in network.pointers if p.address == ip("10.0.1.12")]
+
+
+def test_what_a_lost_node_had_may_be_anothers_by_now() -> None:
+    moved = planned(losing(endpoint(C, 2), lost={B: "192.0.2.2"}, words=(endpoint(B, 2),)))
+    (remote,) = moved.networks[0].remotes
+    assert remote.tunnel == ip("192.0.2.3")
+    for words in (endpoint(B, 1), Endpoint(B, replace(record(2), address=ip("10.9.9.9")))):
+        assert not planned(losing(lost={B: "192.0.2.2"}, words=(words,))).networks[0].remotes
+    for address in ("192.0.2.3", "192.0.2.1"):
+        made = planned(losing(lost={B: address}, words=(endpoint(B, 2),)))
+        assert [p.index for p in made.peers] == [3]
+        assert not made.networks[0].remotes
+    gone = losing(lost={NodeId("removed"): "192.0.2.9"}, words=())
+    assert [p.index for p in planned(gone).peers] == [3]
+
+
 owners = st.sampled_from([B, C])
 phases = st.sampled_from(Phase)
 others = st.dictionaries(st.integers(2, 40), st.tuples(owners, phases), max_size=12).map(

@@ -580,6 +580,37 @@ async def test_nodes_that_die_and_return(tmp_path: Path) -> None:
 
 
 @virtual
+async def test_the_way_to_a_dead_daemons_node_stays_open_while_its_host_lives(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, B)
+    bench.hosts_answer = True
+    two = record(2)
+    bench.ether.say(B, NET, two.task, signed(B, two))
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await wait_until(lambda: len(backends(bench)) == 2)
+        bench.ether.set_state(B, State.DEAD)
+        await wait_until(lambda: len(backends(bench)) == 1)
+        await asyncio.sleep(60)
+        assert [r.address for r in bench.driver.plan.networks[0].remotes] == [two.address]
+        assert [p.index for p in bench.driver.plan.peers] == [2]
+        bench.hosts_answer = False
+        took_s = await wait_until(lambda: not bench.driver.plan.peers)
+        assert took_s < 6.0
+        assert bench.driver.plan.networks[0].remotes == ()
+        bench.ether.set_state(B, State.ALIVE)
+        await wait_until(lambda: len(backends(bench)) == 2)
+        bench.hosts_answer = True
+        bench.ether.set_state(B, State.DEAD)
+        await asyncio.sleep(1)
+        bench.ether.set_state(B, State.LEFT)
+        took_s = await wait_until(lambda: not bench.driver.plan.peers)
+        assert took_s < 0.1
+
+
+@virtual
 async def test_stubborn_task_is_killed_after_its_grace(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     stubborn = task(1, command=("sh", "-c", "trap '' TERM; sleep infinity"), stop_grace_s=3.0)
