@@ -304,11 +304,9 @@ class Machine:
         """Say that this node leaves for good."""
         self._membership.leave(now=now)
 
-    def mark_left(self, node_id: str, *, now: float) -> None:
-        """Say that another node has left for good. Raises InvalidError for this node."""
-        if node_id == self.me.node_id:
-            raise InvalidError("a node leaves with leave()")
-        self._membership.mark_left(node_id, now=now)
+    def set_removed(self, node_ids: Iterable[str], *, now: float) -> None:
+        """Take whom the managers have removed, all of them: they stay out, whatever they say."""
+        self._membership.set_removed(node_ids, now=now)
 
     def receive_datagram(self, data: bytes, source: Address, *, now: float) -> None:
         """Take a datagram from the network."""

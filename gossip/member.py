@@ -39,7 +39,8 @@ class Member:
     record: NodeRecord
     state: State
     claim: Claim | None
-    """Why the state is not ALIVE. Another's word that it is DEAD makes it SUSPECT."""
+    """Why the state is not ALIVE. Another's word that it is DEAD makes it SUSPECT. None with LEFT:
+    this node knows of the removal, and has no manager's claim to show for it yet."""
     since: float
     """When the state was taken, on this node's clock."""
     node_id: str
@@ -47,6 +48,8 @@ class Member:
     """Where it is reached, as the record says."""
     is_live: bool = True
     """Whether the member counts as up (a suspect does)."""
+    told: State | None = None
+    """Its state when this node's user was last told of a change."""
 
 
 class MemberTable:
@@ -167,10 +170,11 @@ class MemberTable:
             return Verdict.AHEAD
         if claim.epoch < held.record.epoch:
             return Verdict.STALE
-        if held.state is State.LEFT:
-            return Verdict.KNOWN if claim.state is State.LEFT else Verdict.STALE
         if claim.state is State.LEFT:
-            return Verdict.NEW
+            is_shown = held.state is State.LEFT and held.claim is not None
+            return Verdict.KNOWN if is_shown else Verdict.NEW
+        if held.state is State.LEFT:
+            return Verdict.STALE
         if claim.incarnation != held.record.incarnation:
             is_ahead = claim.incarnation > held.record.incarnation
             return Verdict.AHEAD if is_ahead else Verdict.STALE
@@ -185,6 +189,13 @@ class MemberTable:
             self._set(held, claim.state if state is None else state, claim)
             self._changed()
         return verdict
+
+    def expel(self, node_id: str, *, now: float) -> None:
+        """Take a member that is known as LEFT, without anybody's claim."""
+        held = self._members[node_id]
+        held.since = now
+        self._set(held, State.LEFT, None)
+        self._changed()
 
     def forget_before(self, then: float) -> list[str]:
         """Forget the members that have been DEAD or LEFT since before `then`; return their ids."""

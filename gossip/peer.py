@@ -243,9 +243,12 @@ class Peer:
         while not self._machine.is_idle and self._clock() < deadline:  # noqa: ASYNC110 - bounded
             await asyncio.sleep(_LEAVE_TICK_S)
 
-    def mark_left(self, node_id: str) -> None:
-        """Tell the others that the managers removed a node. Raises InvalidError for this node."""
-        self._machine.mark_left(node_id, now=self._clock())
+    def set_removed(self, node_ids: Iterable[str]) -> None:
+        """Take whom the managers have removed, all of them: they stay out, whatever they say.
+
+        Tell the same again as often as you like. On a manager, others hear it too.
+        """
+        self._machine.set_removed(node_ids, now=self._clock())
         self._flush()
 
     def stats(self) -> PeerStats:

@@ -14,7 +14,7 @@ from cluster.api.docker_json.text import timestamp
 from cluster.api.errors import NOT_PART_OF_SWARM, NotAllowed
 from cluster.api.exchange import Route, answer
 from cluster.model.errors import NotFound, Unavailable
-from gossip.peer import KeyView, LogView, MemberView, StoredView
+from gossip.peer import KeyView, LogView, MemberView, State, StoredView
 
 PREFIX = "/hivewire/gossip"
 _ADVICE = 'use "swarm init" or "swarm join" to make it part of one'
@@ -71,6 +71,8 @@ class Gossip:
 
 def _member(view: MemberView, local: LocalGossip) -> Json:
     ends_at, source = view.suspicion_ends_at, view.accuser or view.node_id
+    if view.state is State.LEFT and view.accuser is None:
+        source = ""  # a manager said so over the session, and none in gossip yet
     return {
         "ID": view.node_id,
         "Name": local.names.get(view.node_id, ""),

@@ -78,7 +78,7 @@ class Nodes:
         return web.Response()
 
     async def delete(self, request: web.Request) -> web.Response:
-        """Forget a node that is down (with `force`: any worker)."""
+        """Remove a node that is down (with `force`: any worker); it stays out."""
         snapshot = await fresh_snapshot(self._backend)
         node = find_node(snapshot, request.match_info["id"])
         if node.id in self._backend.raft_view().reachability or (
@@ -90,7 +90,7 @@ class Nodes:
             )
         if node.state is not NodeState.DOWN and not query_flag(request, "force"):
             raise FailedPrecondition(f"node {node.id} is not down and can't be removed")
-        await self._backend.propose([DeleteNode(node.id)])
+        await self._backend.propose([DeleteNode(node.id, timestamp=self._backend.now())])
         return web.Response()
 
 

@@ -89,13 +89,15 @@ def rtt(style: str) -> None:
 
 
 def _member(item: Document) -> dict[str, str]:
-    is_own_word = item.text("From") == item.text("ID")
+    source = _name(item, "FromName", "From") or "Managers"
+    if item.text("From") == item.text("ID"):
+        source = "Itself"
     return {
         "ID": item.text("ID"),
         "Node": _name(item, "Name", "ID") + (" *" if item.flag("Self") else ""),
         "State": _state(item),
         "Since": ago(item.text("Since")),
-        "From": "Itself" if is_own_word else _name(item, "FromName", "From"),
+        "From": source,
         "Address": item.text("Address"),
         "DataAddress": item.text("DataAddress"),
         "RoundTrip": _round_trip(item),

@@ -126,10 +126,11 @@ class Admission:
     async def join(self, request: JoinRequest, seen_address: str) -> JoinResponse:
         """Let a node in that has a valid token.
 
-        Joining again with the same key leads to the same node.
+        Joining again with the same key leads to the same node, until that is removed.
 
         Raises:
             Invalid: wrong token, or malformed request.
+            Forbidden: the node was removed.
             Conflict, FailedPrecondition, Unavailable: not now, or not like this.
         """
         authority = self.authority()
@@ -172,8 +173,12 @@ class Admission:
             Unavailable: this manager has not yet learnt the cluster's state.
         """
         self.authority()
-        node = self._replica.snapshot().nodes.get(identity.node)
+        snapshot = self._replica.snapshot()
+        node = snapshot.nodes.get(identity.node)
         if node is None:
+            removed = snapshot.removed.get(identity.node)
+            if removed is not None:
+                raise Forbidden(removed.refusal)
             raise Forbidden(f"node {identity.node} is not a member of this cluster (any more)")
         return node
 

@@ -135,6 +135,9 @@ class Endpoints:
     async def _renew(self, request: web.Request) -> web.Response:
         identity = self._identity(request, max_expired_s=RENEWAL_GRACE_S)
         body = await _body(request, RenewRequest, REQUEST_BYTES_MAX)
+        # A manager that is cut off may not know that the node was removed, and a certificate from
+        # it would outlive what the others remember of the node.
+        await self.read_barrier()
         return _response(RenewResponse(await self.admission.renew(identity, body.csr)))
 
     async def _session(self, request: web.Request) -> web.StreamResponse:

@@ -175,6 +175,7 @@ def _cluster_info(snapshot: Snapshot) -> ClusterInfo:
         nodes=nodes,
         gossip_keys=cluster.gossip_keys,
         allocation_keys=tuple(key.public for key in cluster.allocation_keys),
+        removed=tuple(snapshot.removed),
         data_path_port=cluster.data_path_port,
         heartbeat_period_s=cluster.spec.heartbeat_period_s,
     )

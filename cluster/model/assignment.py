@@ -78,5 +78,7 @@ class ClusterInfo:
     gossip_keys: tuple[GossipKey, ...] = ()
     allocation_keys: tuple[bytes, ...] = ()
     """Public halves: whose allocations are believed. With none, nobody's."""
+    removed: tuple[NodeId, ...] = ()
+    """Nodes that stay out, whatever certificates and keys they have."""
     data_path_port: int = 4789
     heartbeat_period_s: float = 5.0

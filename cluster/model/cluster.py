@@ -91,4 +91,6 @@ class Cluster:
     """Networks that subnets are carved from."""
     subnet_size: int = DEFAULT_SUBNET_SIZE
     data_path_port: int = 4789
+    past_validity_s: float = 0.0
+    """The longest that certificates of earlier specs were valid, seconds; 0: there was no other."""
     meta: Meta = Meta()

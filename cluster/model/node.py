@@ -8,6 +8,11 @@ from enum import StrEnum
 from cluster.model.ids import NodeId
 from cluster.model.meta import Meta
 
+REMOVED_NODES_MAX = 1024
+"""Removed nodes that are remembered; then the one removed first is forgotten. Rotated gossip keys
+(`control.keys`) keep that one out of gossip, and without a node object nobody opens it a session.
+"""
+
 
 class Role(StrEnum):
     """What a node is trusted with."""
@@ -79,3 +84,22 @@ class Node:
     state: NodeState = NodeState.UNKNOWN
     message: str = ""
     meta: Meta = Meta()
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedNode:
+    """A node that the managers removed: it stays out, though its certificates are valid yet."""
+
+    id: NodeId
+    until: float
+    """Unix time, seconds, when they have expired; it is remembered at least until then."""
+    key: int = 0
+    """Id of the newest gossip key when it was removed: it may hold that one and earlier ones."""
+
+    @property
+    def refusal(self) -> str:
+        """Why it is refused, and what to do, for people."""
+        return (
+            f"node {self.id} was removed from this cluster and is not let in again: "
+            "`swarm leave --force` on that machine, then join again, which makes a new node"
+        )

@@ -130,8 +130,6 @@ class Agent:
         if remembered.info is not None:
             self._info.set_result(remembered.info)
         self._is_restart = remembered.assignment is not None
-        self._members: set[NodeId] = set()
-        """Nodes of the cluster, as last told."""
         self._node_names = _node_names(remembered.info or ClusterInfo(record.cluster))
         self._network_names = _network_names(remembered.assignment or Assignment())
         self._running = asyncio.Event()
@@ -328,12 +326,9 @@ class Agent:
             return
         self.peer.set_keys(_ring(info))
         self.peer.join(_bootstrap(info, self._record.node))
-        # Only who was in the cluster can have been removed: gossip may know a joining node before
-        # the managers have told us of it.
-        known = {node.id for node in info.nodes}
-        for gone in self._members - known - {self._record.node}:
-            self.peer.mark_left(gone)
-        self._members = known
+        # Not whoever is missing in `nodes`: gossip may know a joining node before the managers have
+        # told us of it.
+        self.peer.set_removed(info.removed)
         self._node_names = _node_names(info)
         self.worker.set_cluster_info(info)
 

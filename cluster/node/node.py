@@ -34,7 +34,7 @@ from cluster.ca.tokens import new_token
 from cluster.dispatch.join import join
 from cluster.dispatch.messages import Registration
 from cluster.model.cluster import Cluster
-from cluster.model.errors import FailedPrecondition, Unavailable
+from cluster.model.errors import FailedPrecondition, Forbidden, Unavailable
 from cluster.model.ids import NodeId, TaskId
 from cluster.model.logs import LogOptions
 from cluster.model.node import Role
@@ -253,20 +253,24 @@ class Node:
             # node when it is made again.
             csr = self._pending_request or new_request()
             self._pending_request = csr
-            joined = await join(
-                request.remote_addresses,
-                request.token,
-                csr,
-                Registration(
-                    description=facts.describe_node(self._facts),
-                    address=advertised,
-                    gossip_port=self._config.gossip_port,
-                    data_address=data_address,
-                    control_port=port,
-                ),
-                availability=request.availability,
-                clock=self.now,
-            )
+            try:
+                joined = await join(
+                    request.remote_addresses,
+                    request.token,
+                    csr,
+                    Registration(
+                        description=facts.describe_node(self._facts),
+                        address=advertised,
+                        gossip_port=self._config.gossip_port,
+                        data_address=data_address,
+                        control_port=port,
+                    ),
+                    availability=request.availability,
+                    clock=self.now,
+                )
+            except Forbidden:  # that attempt's node was removed meanwhile: the next is another
+                self._pending_request = None
+                raise
             self._pending_request = None
             response = joined.response
             self._clear_leftovers()

@@ -1,7 +1,7 @@
 """Snapshot x changes -> snapshot (pure, deterministic).
 
 Invariants: names of services and of networks are unique; a task's state and desired state never go
-back; a transaction that is refused leaves no trace.
+back; a node that was removed does not come back; a transaction that is refused leaves no trace.
 """
 
 from __future__ import annotations
@@ -10,10 +10,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol, TypeVar, assert_never
 
-from cluster.model.errors import ClusterError, Conflict, FailedPrecondition, NotFound, OutOfSequence
-from cluster.model.ids import NetworkId, is_same_name
+from cluster.model.cluster import NODE_CERTIFICATE_VALIDITY_S, Cluster, GossipKey
+from cluster.model.errors import (
+    ClusterError,
+    Conflict,
+    FailedPrecondition,
+    Forbidden,
+    NotFound,
+    OutOfSequence,
+)
+from cluster.model.ids import NetworkId, NodeId, is_same_name
 from cluster.model.meta import Meta
-from cluster.model.node import Node
+from cluster.model.node import REMOVED_NODES_MAX, Node, RemovedNode
 from cluster.model.service import PublishMode, Service, host_ports
 from cluster.model.task import Task, TaskState, TaskStatus
 from cluster.state import changes as c
@@ -26,6 +34,9 @@ class _Versioned(Protocol):
     def meta(self) -> Meta: ...
 
 
+CERTIFICATE_MARGIN_S = 3600.0
+"""How long after the removal of a node a certificate for it may have been made: another manager's
+clock is behind, or it was making one."""
 _Id = TypeVar("_Id")
 _Object = TypeVar("_Object")
 
@@ -34,7 +45,8 @@ def apply(snapshot: Snapshot, changes: Iterable[c.Change], index: int) -> Snapsh
     """Return the snapshot after the transaction `changes`, whose Raft index is `index`.
 
     Raises:
-        OutOfSequence, NotFound, Conflict, FailedPrecondition: refused; nothing has changed.
+        OutOfSequence, NotFound, Conflict, FailedPrecondition, Forbidden: refused; nothing has
+            changed.
     """
     draft = Draft(snapshot, index)
     for change in changes:
@@ -57,6 +69,7 @@ class Draft:
         self._networks = base.networks
         self._services = base.services
         self._tasks = base.tasks
+        self._removed = base.removed
 
     def snapshot(self) -> Snapshot:
         """Return what it has become; it must not be used any more."""
@@ -67,6 +80,7 @@ class Draft:
             networks=self._networks,
             services=self._services,
             tasks=self._tasks,
+            removed=self._removed,
         )
 
     def apply_next(self, change: c.Change, index: int) -> None:
@@ -86,8 +100,7 @@ class Draft:
         """Apply one change of the transaction that the draft was made for, or raise as `apply`."""
         match change:
             case c.PutCluster():
-                _check(change.expect, self._cluster, "cluster")
-                self._cluster = replace(change.cluster, meta=self._stamp(change.cluster.meta))
+                self._put_cluster(change)
             case c.PutNode():
                 self._put_node(change)
             case c.DeleteNode():
@@ -132,9 +145,18 @@ class Draft:
         self._tasks = self._own(self._tasks, self._base.tasks)
         self._tasks[task.id] = task
 
+    def _put_cluster(self, change: c.PutCluster) -> None:
+        old, cluster = self._cluster, change.cluster
+        _check(change.expect, old, "cluster")
+        if old is not None and _validity_s(old) > _validity_s(cluster):
+            cluster = replace(cluster, past_validity_s=_validity_s(old))
+        self._cluster = replace(cluster, meta=self._stamp(cluster.meta))
+
     def _put_node(self, change: c.PutNode) -> None:
         node = change.node
         _check(change.expect, self._nodes.get(node.id), f"node {node.id}")
+        if node.id in self._removed:
+            raise Forbidden(self._removed[node.id].refusal)
         if any(n.index == node.index and n.id != node.id for n in self._nodes.values()):
             raise Conflict(f"node index {node.index} is taken")
         self._nodes = {**self._nodes, node.id: replace(node, meta=self._stamp(node.meta))}
@@ -145,12 +167,25 @@ class Draft:
             raise NotFound(f"node {change.id} not found")
         _check(change.expect, node, f"node {change.id}")
         self._nodes = _without(self._nodes, change.id)
+        if change.timestamp:
+            self._keep_out(change.id, change.timestamp)
         for task in [t for t in self._tasks.values() if t.node == change.id]:
             if task.status.state < TaskState.ORPHANED:
                 status = replace(
                     task.status, state=TaskState.ORPHANED, error="the node was removed"
                 )
                 self._set_task(replace(task, status=status, meta=self._stamp(task.meta)))
+
+    def _keep_out(self, node_id: NodeId, now: float) -> None:
+        """Remember a node that was removed, and forget some whose certificates have expired."""
+        longest_s, keys = NODE_CERTIFICATE_VALIDITY_S, tuple[GossipKey, ...]()
+        if self._cluster is not None:
+            longest_s = max(longest_s, _validity_s(self._cluster))
+            keys = self._cluster.gossip_keys
+        until = now + longest_s + CERTIFICATE_MARGIN_S
+        kept = [r for r in self._removed.values() if r.until > now][1 - REMOVED_NODES_MAX :]
+        fresh = RemovedNode(node_id, until, key=keys[-1].id if keys else 0)
+        self._removed = {removed.id: removed for removed in [*kept, fresh]}
 
     def _put_network(self, change: c.PutNetwork) -> None:
         network = change.network
@@ -318,6 +353,11 @@ def _merged_task(
         case _:
             pass
     return task
+
+
+def _validity_s(cluster: Cluster) -> float:
+    """Return the longest that any certificate of the cluster has been valid, seconds."""
+    return max(cluster.spec.node_certificate_validity_s, cluster.past_validity_s)
 
 
 def _publishes(service: Service) -> bool:

@@ -33,7 +33,7 @@ class PutCluster:
 
 @dataclass(frozen=True, slots=True)
 class PutNode:
-    """Create or replace a node."""
+    """Create or replace a node. Refused: one that was removed."""
 
     node: Node
     expect: int | None = None
@@ -41,10 +41,12 @@ class PutNode:
 
 @dataclass(frozen=True, slots=True)
 class DeleteNode:
-    """Delete a node; its tasks are ORPHANED."""
+    """Delete a node, which stays out from then on; its tasks are ORPHANED."""
 
     id: NodeId
     expect: int | None = None
+    timestamp: float = 0.0
+    """Unix time, seconds; 0, in logs of older versions: not told, and nothing keeps it out."""
 
 
 @dataclass(frozen=True, slots=True)

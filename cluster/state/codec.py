@@ -12,7 +12,7 @@ import msgspec
 
 from cluster.model.cluster import Cluster
 from cluster.model.network import Network
-from cluster.model.node import Node
+from cluster.model.node import Node, RemovedNode
 from cluster.model.service import Service
 from cluster.model.task import Task
 from cluster.state.changes import CHANGES, Change
@@ -35,6 +35,8 @@ class _Tables(msgspec.Struct):
     networks: list[Network]
     services: list[Service]
     tasks: list[Task]
+    removed: list[RemovedNode] = []
+    """An older version did not write it."""
 
 
 _tables = msgspec.msgpack.Decoder(_Tables)
@@ -67,6 +69,7 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
             networks=list(snapshot.networks.values()),
             services=list(snapshot.services.values()),
             tasks=list(snapshot.tasks.values()),
+            removed=list(snapshot.removed.values()),
         )
     )
 
@@ -88,4 +91,5 @@ def decode_snapshot(data: bytes) -> Snapshot:
         networks={n.id: n for n in tables.networks},
         services={s.id: s for s in tables.services},
         tasks={t.id: t for t in tables.tasks},
+        removed={n.id: n for n in tables.removed},
     )

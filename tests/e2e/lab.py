@@ -17,6 +17,7 @@ from typing import TypeVar
 import pytest
 
 from cluster.local import whoami
+from cluster.local.control import Request, ask
 from cluster.local.demo import Api
 from cluster.local.layout import Layout
 from cluster.local.lifecycle import start, stop
@@ -94,3 +95,48 @@ def create_web(
         },
     )
     wait_until("replicas run", lambda: len(api.running(name)) == replicas)
+
+
+@contextmanager
+def broken_into(
+    layout: Layout, name: str, module: str, network: str
+) -> Generator[subprocess.Popen[bytes]]:
+    """Let a liar (`module`) take the place of a node's daemon, whose tasks go on."""
+    node = layout.node(name)
+    daemon = _daemon(layout.data_root(node))
+    kinds = ("net",) if os.geteuid() == 0 else ("user", "net")
+    namespaces = {k: os.open(f"/proc/{daemon}/ns/{k}", os.O_RDONLY) for k in kinds}
+    ask(layout.control_socket, Request(do="kill", node=name))
+    enter = [f"--{kind}=/proc/self/fd/{number}" for kind, number in namespaces.items()]
+    program = [sys.executable, "-m", module, str(layout.data_root(node)), network]
+    process = subprocess.Popen(
+        ["nsenter", *enter, "--preserve-credentials", *program],
+        pass_fds=tuple(namespaces.values()),
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for number in namespaces.values():
+            os.close(number)
+        ask(layout.control_socket, Request(do="start", node=name))
+
+
+def _daemon(data_root: Path) -> int:
+    """Return the process that runs the daemon of this directory."""
+    wanted = f"--data-root\0{data_root}\0".encode()
+    found = [
+        int(entry.parent.name)
+        for entry in Path("/proc").glob("[0-9]*/cmdline")
+        if wanted in _read(entry)
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

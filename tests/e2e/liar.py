@@ -1,8 +1,8 @@
 """`python -m tests.e2e.liar DATA_ROOT NETWORK`: what takes a worker's place when it is broken into.
 
 It has all that the node has: its certificate and key, the gossip keys, its allocations. It goes on
-saying the truth of its own tasks, and lies besides, until it is killed. Run it in the namespace of
-the node, whose daemon must be dead.
+saying the truth of its own tasks, and lies besides, until it is killed. Told that the node was
+removed, it begins a new life. Run it in the namespace of the node, whose daemon must be dead.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from cluster.node.identity import NodeIdentity
 from dataplane.plan import Protocol
 from gossip.config import GossipConfig
 from gossip.keyring import KeyState
-from gossip.peer import GossipKey, Peer
+from gossip.peer import GossipKey, Peer, State
 
 STOLEN_PORT = 9999
 LATER = 10**9
@@ -57,7 +57,7 @@ def lies(network: str, truth: dict[Place, EndpointRecord]) -> Iterator[tuple[str
 
 
 async def lie(data_root: Path, network: str) -> None:
-    """Take the node's place in gossip until cancelled."""
+    """Take the node's place in gossip until all say that it is gone."""
     record = state_file.load(data_root)
     state = StateFile(data_root / "worker").load()
     assert record is not None
@@ -79,7 +79,13 @@ async def lie(data_root: Path, network: str) -> None:
         client_ssl=lambda: contexts.gossip_client,
     )
     speak(peer, state.info, state.assignment, network)
-    await peer.run(("0.0.0.0", 7946), (record.address, 7946))
+    async with asyncio.TaskGroup() as group:
+        speaking = group.create_task(peer.run(("0.0.0.0", 7946), (record.address, 7946)))
+        with peer.watch() as changed:
+            while peer.members()[0].state is not State.LEFT:
+                changed.clear()
+                await changed.wait()
+        speaking.cancel()
 
 
 def speak(peer: Peer, info: ClusterInfo, assignment: Assignment, network: str) -> None:
@@ -97,4 +103,5 @@ def speak(peer: Peer, info: ClusterInfo, assignment: Assignment, network: str) -
 
 
 if __name__ == "__main__":
-    asyncio.run(lie(Path(sys.argv[1]), sys.argv[2]))
+    while True:
+        asyncio.run(lie(Path(sys.argv[1]), sys.argv[2]))

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Generator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from cluster.agent.state_file import StateFile
-from cluster.local.control import Request, ask, ask_with_socket
+from cluster.local.control import Request, ask_with_socket
 from cluster.local.demo import Api
 from cluster.local.layout import Layout, LocalNode
 from cluster.model.errors import ClusterError
 from tests.e2e import liar
 from tests.e2e.lab import (
+    broken_into,
     create_web,
     local_cluster,
     needs_namespaces,
@@ -68,49 +64,6 @@ def answers(layout: Layout, node: LocalNode) -> list[int]:
     return sorted(Counter(fetch(layout, node) for _ in range(4 * REPLICAS)).values())
 
 
-@contextmanager
-def broken_into(layout: Layout, name: str, network: str) -> Generator[subprocess.Popen[bytes]]:
-    """Let a liar take the place of a node's daemon, whose tasks go on."""
-    node = layout.node(name)
-    daemon = _daemon(layout.data_root(node))
-    kinds = ("net",) if os.geteuid() == 0 else ("user", "net")
-    namespaces = {k: os.open(f"/proc/{daemon}/ns/{k}", os.O_RDONLY) for k in kinds}
-    ask(layout.control_socket, Request(do="kill", node=name))
-    enter = [f"--{kind}=/proc/self/fd/{number}" for kind, number in namespaces.items()]
-    program = [sys.executable, "-m", liar.__name__, str(layout.data_root(node)), network]
-    process = subprocess.Popen(
-        ["nsenter", *enter, "--preserve-credentials", *program],
-        pass_fds=tuple(namespaces.values()),
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        for number in namespaces.values():
-            os.close(number)
-        ask(layout.control_socket, Request(do="start", node=name))
-
-
-def _daemon(data_root: Path) -> int:
-    """Return the process that runs the daemon of this directory."""
-    wanted = f"--data-root\0{data_root}\0".encode()
-    found = [
-        int(entry.parent.name)
-        for entry in Path("/proc").glob("[0-9]*/cmdline")
-        if wanted in _read(entry)
-    ]
-    assert len(found) == 1
-    return found[0]
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
 def test_it_speaks_for_its_own_tasks_only(layout: Layout) -> None:
     api = Api(layout.socket(layout.nodes[0]))
     networks = json.loads(api.call("GET", "/networks"))
@@ -124,7 +77,7 @@ def test_it_speaks_for_its_own_tasks_only(layout: Layout) -> None:
     state = StateFile(layout.data_root(layout.node("w1")) / "worker")
     wait_until("it is written", lambda: (kept := state.load().assignment) and kept.allocations)
 
-    with broken_into(layout, "w1", shop) as process:
+    with broken_into(layout, "w1", liar.__name__, shop) as process:
         for node in honest:
             log = layout.log(node)
             wait_until("it is named", lambda log=log: "have not allocated" in log.read_text())  # type: ignore[misc]

@@ -68,6 +68,10 @@ class _World:
                 assert (views[name].address, views[name].port) == self.addresses[name]
         assert not self.alarms
 
+    def seen_of_the_liar(self, node: Node) -> dict[tuple[str, str], bytes]:
+        seen = self.net.seen(node.name, _SCOPE)
+        return {place: value for place, value in seen.items() if place[0] == NAME}
+
     def _expected(self) -> dict[tuple[str, str], bytes]:
         return {place: value for place, value in self.truth.items() if place[0] != NAME}
 
@@ -132,6 +136,28 @@ def test_the_dead_accuse_nobody(seed: int) -> None:
         if node.name != "n1":
             world.liar.tell(node, *claims)
             assert net.states(node.name)["n1"] is State.ALIVE
+
+
+@pytest.mark.parametrize("seed", SHARE)
+def test_a_liar_that_was_removed_has_no_rows_any_more(seed: int) -> None:
+    world = _World(seed)
+    net, rng = world.net, Random(seed)
+    for _ in range(_ATTACKS):
+        world.liar.attack()
+        net.run(rng.expovariate(10))
+    for node in world.honest:
+        net.do(node.name, lambda m: m.set_removed([NAME], now=net.now))
+    for _ in range(_ATTACKS):
+        world.liar.attack()
+        if rng.random() < 0.2:
+            net.restart(NAME, clock_s=rng.choice([0.0, 10.0]))
+            net.attach(NAME, _SCOPE)
+            net.publish(NAME, _SCOPE, "key", b"lie")
+        net.run(rng.expovariate(10))
+        world.check()
+        for node in world.honest:
+            assert net.states(node.name)[NAME] is State.LEFT
+            assert world.seen_of_the_liar(node) == {}
 
 
 def test_one_accuser_is_not_enough_however_often_it_speaks() -> None:

@@ -212,19 +212,6 @@ def test_leaver_is_known_to_have_left_and_may_return(seed: int) -> None:
     assert net.run(5, net.all_alive)
 
 
-def test_removed_node_stays_out_until_it_restarts() -> None:
-    net = SimNetwork(5, seed=1)
-    net.run(5)
-    net.do("n0", lambda m: m.mark_left("n2", now=net.now))
-    assert net.run(1, lambda: _everyone_says(net, "n2", State.LEFT))
-    net.run(30)
-    assert _everyone_says(net, "n2", State.LEFT)
-    assert net.states("n2")["n2"] is State.LEFT
-    net.restart("n2")
-
-    assert net.run(5, net.all_alive)
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 def test_two_nodes_with_one_id_do_not_disturb_others(seed: int) -> None:
     net = SimNetwork(5, seed=seed, mode=mode(seed))

@@ -39,6 +39,7 @@ def _refused(stats: PeerStats) -> dict[str, float]:
         "expired": c.refused_expired,
         "unauthorized": c.refused_unauthorized,
         "quota": c.refused_quota,
+        "removed": c.refused_removed,
     }
 
 
@@ -189,7 +190,8 @@ GOSSIP: tuple[Metric[PeerStats], ...] = (
         "hivewire_gossip_refused_total",
         "What was said and not believed: forged (its node did not sign it), foreign (a certificate "
         "of another cluster), expired (a certificate that is not valid now), unauthorized (a "
-        "departure that no manager signed), quota (more than one node may publish).",
+        "departure that no manager signed), quota (more than one node may publish), removed (new "
+        "lives and claims of nodes that the managers removed).",
         _refused,
         ("reason",),
     ),

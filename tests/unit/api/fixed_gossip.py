@@ -1,4 +1,4 @@
-"""A node that gossips about three others, frozen at one moment."""
+"""A node that gossips about four others, frozen at one moment."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ MEMBERS = (
         "d", State.ALIVE, "10.9.0.4", 7946, "10.9.0.4", 0, 4, 90.0,
         round_trip_s=0.0004, is_relay_only=True,
     ),
+    MemberView("e", State.LEFT, "10.9.0.5", 7946, "10.9.0.5", 0, 3, 95.0),
 )  # fmt: skip
 LOGS = (
     LogView("_nodes", "a", 7, 0, 1, 0, 1, 0, 28, True, WRITTEN),

@@ -23,7 +23,7 @@ def worker(backend: MemoryBackend, outside: Caller) -> Caller:
 
 async def test_members(worker: Caller) -> None:
     members = await worker.get("/hivewire/gossip/members")
-    assert [m["ID"] for m in members] == ["a", "b", "c", "d"]
+    assert [m["ID"] for m in members] == ["a", "b", "c", "d", "e"]
     assert members[0] == {
         "ID": "a", "Name": "m1", "Self": True, "State": "alive",
         "Since": "2023-11-14T22:15:00.000000Z", "From": "a", "FromName": "m1",
@@ -34,6 +34,7 @@ async def test_members(worker: Caller) -> None:
     assert (suspect["State"], suspect["From"], suspect["FromName"]) == ("suspect", "b", "w1")
     assert suspect["SuspicionEnds"] == "2023-11-14T22:16:43.250000Z"
     assert suspect["Name"] == ""
+    assert (members[4]["State"], members[4]["From"]) == ("left", "")
     assert (members[1]["RoundTripSeconds"], members[3]["RelayOnly"]) == (0.00123, True)
 
 

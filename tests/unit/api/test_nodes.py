@@ -96,9 +96,10 @@ async def test_update_refuses(cluster: Caller, spec: object, status: int) -> Non
     await cluster.refused("POST", f"/nodes/{W2}/update", status, spec, version=version)
 
 
-async def test_remove(cluster: Caller) -> None:
+async def test_remove(cluster: Caller, backend: MemoryBackend) -> None:
     assert "is not down" in await cluster.refused("DELETE", "/nodes/w2", 400)
     assert "must be demoted" in await cluster.refused("DELETE", "/nodes/n1", 400, force="1")
     await cluster.delete("/nodes/w1")
     await cluster.delete("/nodes/w2", force="1")
     assert len(await cluster.get("/nodes")) == 1
+    assert set(backend.snapshot().removed) == {W1, W2}

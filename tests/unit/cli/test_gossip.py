@@ -25,13 +25,13 @@ def table(text: str) -> list[list[str]]:
 async def test_members(node: Shell) -> None:
     lines = table(await node.run("gossip", "members"))
     assert lines[0] == ["NODE", "STATE", "SINCE", "FROM", "ADDRESS", "RTT", "INCARNATION"]
-    assert [line[0] for line in lines[1:]] == ["m1 *", "w1", "c", "d"]
+    assert [line[0] for line in lines[1:]] == ["m1 *", "w1", "c", "d", "e"]
     assert [line[1] for line in lines[1:]] == [
-        "Alive", "Alive", "Suspect (dead in less than a second)", "Alive (relay only)",
+        "Alive", "Alive", "Suspect (dead in less than a second)", "Alive (relay only)", "Left",
     ]  # fmt: skip
     assert lines[1][2].endswith(" years ago")
-    assert [line[3] for line in lines[1:]] == ["Itself", "Itself", "w1", "Itself"]
-    assert [line[5] for line in lines[1:]] == ["-", "1.23ms", "-", "0.40ms"]
+    assert [line[3] for line in lines[1:]] == ["Itself", "Itself", "w1", "Itself", "Managers"]
+    assert [line[5] for line in lines[1:]] == ["-", "1.23ms", "-", "0.40ms", "-"]
 
 
 async def test_round_trips_shortest_first(node: Shell) -> None:
@@ -39,6 +39,7 @@ async def test_round_trips_shortest_first(node: Shell) -> None:
     assert lines[0] == ["NODE", "RTT", "PATH", "STATE", "ADDRESS"]
     assert [line[:3] for line in lines[1:]] == [
         ["d", "0.40ms", "Relay only"], ["w1", "1.23ms", "Direct"], ["c", "-", "Direct"],
+        ["e", "-", "Direct"],
     ]  # fmt: skip
 
 
@@ -77,6 +78,7 @@ async def test_keys(node: Shell) -> None:
 async def test_templates_and_json(node: Shell) -> None:
     assert await node.run("gossip", "members", "--format", "{{.Node}} {{.State}}") == (
         "m1 * Alive\nw1 Alive\nc Suspect (dead in less than a second)\nd Alive (relay only)\n"
+        "e Left\n"
     )
     text = await node.run("gossip", "keys", "--format", "table {{.ID}}\t{{.State}}")
     assert table(text)[1] == ["1", "Retired"]

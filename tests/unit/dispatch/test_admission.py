@@ -16,7 +16,7 @@ from cluster.dispatch.requests import JoinRequest
 from cluster.model.errors import Conflict, FailedPrecondition, Forbidden, Invalid, Unavailable
 from cluster.model.ids import ClusterId, NodeId
 from cluster.model.node import Node, NodeDescription, NodeSpec, Role
-from cluster.state.changes import Change, PutCluster, PutNode
+from cluster.state.changes import Change, DeleteNode, PutCluster, PutNode
 from cluster.state.snapshot import Snapshot
 from tests.unit.dispatch.control_plane import REGISTRATION, World
 
@@ -143,6 +143,23 @@ async def test_joining_again_keeps_the_role(tmp_path: Path) -> None:
     await rivalry.admission.join(JoinRequest(tokens.worker, csr, REGISTRATION), "192.0.2.9")
     with pytest.raises(Conflict, match="as worker"):
         await rivalry.admission.join(JoinRequest(tokens.manager, csr, REGISTRATION), "192.0.2.9")
+
+
+async def test_the_key_of_a_removed_node_is_not_let_in_again(tmp_path: Path) -> None:
+    rivalry = Rivalry(tmp_path, defeats=0)
+    await rivalry.world.propose(PutCluster(rivalry.world.cluster))
+    token, csr = rivalry.world.cluster.join_tokens.worker, new_request().csr
+    request = JoinRequest(token, csr, REGISTRATION)
+    joined = await rivalry.admission.join(request, "192.0.2.9")
+    await rivalry.world.propose(DeleteNode(joined.node, timestamp=NOW))
+
+    words = f"node {joined.node} was removed .*`swarm leave --force` .* then join again"
+    with pytest.raises(Forbidden, match=words):
+        await rivalry.admission.join(request, "192.0.2.9")
+    with pytest.raises(Forbidden, match=words):
+        await rivalry.admission.renew(read_identity_untrusted(joined.certificate), csr)
+    other = await rivalry.admission.join(replace(request, csr=new_request().csr), "192.0.2.9")
+    assert other.node != joined.node
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,14 @@ from random import Random
 
 import pytest
 
+from cluster.ca.certificates import new_request
 from cluster.ca.files import CertificateDirectory
 from cluster.ca.tls import pinning_context
 from cluster.dispatch.client import SessionClient
 from cluster.dispatch.messages import LogRecord, ManagerAddress
 from cluster.dispatch.port import ANONYMOUS_PER_ADDRESS_MAX, HANDSHAKES_PER_ADDRESS_MAX
 from cluster.dispatch.requests import LogQuery
+from cluster.model.errors import Forbidden
 from cluster.model.ids import NodeId, ServiceId, TaskId
 from cluster.model.logs import LogOptions, LogStream
 from cluster.model.node import Role
@@ -137,6 +139,16 @@ async def test_a_manager_that_is_behind_does_not_call_a_node_removed(world: Worl
             await wait_until(lambda: bool(agent.assignments))
             assert not client.removed.is_set()
             assert manager.barriers == 1
+
+
+async def test_a_manager_that_is_behind_does_not_renew_for_a_removed_node(world: World) -> None:
+    async with running(Manager(world)) as manager:
+        worker = world.certify(Role.WORKER)
+        node = await world.add_node(worker, Role.WORKER)
+        manager.committed_elsewhere = (DeleteNode(node.id, timestamp=world.clock()),)
+        async with worker.peers() as peers:
+            with pytest.raises(Forbidden, match="was removed from this cluster"):
+                await peers.renew([manager.at], new_request().csr)
 
 
 async def test_a_manager_that_has_not_caught_up_has_no_sessions(world: World) -> None:

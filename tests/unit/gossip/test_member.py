@@ -67,6 +67,17 @@ def test_refutation_and_restart_bring_a_member_back_but_not_one_that_left() -> N
     assert _table(X, _claim(State.LEFT), replace(X, epoch=11)).known("x").is_live
 
 
+def test_one_that_was_expelled_stays_out_of_this_life_and_takes_a_claim_that_shows_it() -> None:
+    table = _table(X)
+    table.expel("x", now=3.0)
+    assert (table.live(), table.known("x").since) == ([], 3.0)
+    assert table.put_record(replace(X, incarnation=9), now=4.0) is Verdict.NEW
+    assert table.known("x").state is State.LEFT
+    assert table.judge(_claim(State.DEAD, incarnation=9)) is Verdict.STALE
+    assert table.put_claim(_claim(State.LEFT), now=5.0) is Verdict.NEW
+    assert table.put_claim(_claim(State.LEFT), now=6.0) is Verdict.KNOWN
+
+
 def test_claim_about_a_stranger_changes_nothing() -> None:
     table = _table(_claim(State.DEAD))
 

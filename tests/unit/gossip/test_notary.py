@@ -159,14 +159,6 @@ def test_departure_is_the_word_of_the_subject_or_of_a_manager() -> None:
     assert _state(a, "z") is State.LEFT
 
 
-def test_a_worker_does_not_speak_of_the_departure_of_others() -> None:
-    a, b = make_machine("a", is_manager=False), make_machine("b")
-    meet(a, b)
-    a.mark_left("b", now=1.0)
-
-    assert _state(a, "b") is State.ALIVE
-
-
 def test_accusers_cannot_be_invented() -> None:
     machines = [make_machine(name) for name in "abcde"]
     meet(*machines)

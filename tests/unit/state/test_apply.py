@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
-from cluster.model.errors import Conflict, FailedPrecondition, NotFound, OutOfSequence
-from cluster.model.ids import NetworkId, NodeId, ServiceId, TaskId
+from cluster.model.cluster import (
+    NODE_CERTIFICATE_VALIDITY_S,
+    Cluster,
+    ClusterSpec,
+    GossipKey,
+    JoinTokens,
+)
+from cluster.model.errors import (
+    Conflict,
+    FailedPrecondition,
+    Forbidden,
+    NotFound,
+    OutOfSequence,
+)
+from cluster.model.ids import ClusterId, NetworkId, NodeId, ServiceId, TaskId
 from cluster.model.network import Network, NetworkSpec
-from cluster.model.node import Node, NodeDescription, NodeSpec, NodeState, Role
+from cluster.model.node import (
+    REMOVED_NODES_MAX,
+    Node,
+    NodeDescription,
+    NodeSpec,
+    NodeState,
+    RemovedNode,
+    Role,
+)
 from cluster.model.service import (
     Endpoint,
     NetworkAttachmentSpec,
@@ -20,7 +42,7 @@ from cluster.model.service import (
     TaskSpec,
 )
 from cluster.model.task import Attachment, Task, TaskState, TaskStatus
-from cluster.state.apply import apply
+from cluster.state.apply import CERTIFICATE_MARGIN_S, apply
 from cluster.state.changes import (
     ABSENT,
     AllocateService,
@@ -30,6 +52,7 @@ from cluster.state.changes import (
     DeleteNetwork,
     DeleteNode,
     DeleteService,
+    PutCluster,
     PutNetwork,
     PutNode,
     PutService,
@@ -45,6 +68,7 @@ WEB = ServiceId("s-web")
 NET = NetworkId("n-shop")
 NODE = NodeId("node-1")
 TASK = TaskId("t-1")
+W1 = Node(NODE, NodeSpec(Role.WORKER), NodeDescription("w1"), index=1)
 
 
 def service(
@@ -213,6 +237,61 @@ def test_removed_node_orphans_its_tasks() -> None:
     snapshot = after(PutNode(node), PutTask(task(TaskState.RUNNING, NODE)), DeleteNode(NODE))
 
     assert snapshot.tasks[TASK].status.state is TaskState.ORPHANED
+
+
+def cluster(validity_s: float) -> Cluster:
+    spec = ClusterSpec(node_certificate_validity_s=validity_s)
+    return Cluster(ClusterId("c"), spec, b"", b"", JoinTokens("", ""), ())
+
+
+def test_a_removed_node_does_not_come_back() -> None:
+    snapshot = after(PutNode(W1), DeleteNode(NODE, timestamp=5.0))
+
+    until = 5.0 + NODE_CERTIFICATE_VALIDITY_S + CERTIFICATE_MARGIN_S
+    assert snapshot.removed == {NODE: RemovedNode(NODE, until)}
+    for expect in (ABSENT, None):
+        with pytest.raises(Forbidden, match=r"node node-1 was removed .* then join again"):
+            apply(snapshot, [PutNode(W1, expect)], 3)
+    assert decode_snapshot(encode_snapshot(snapshot)) == snapshot
+
+
+def test_a_removed_node_is_remembered_as_long_as_any_certificate_may_be_valid() -> None:
+    year_s, month_s, hour_s = 365 * 86400.0, 30 * 86400.0, 3600.0
+    specs = [PutCluster(cluster(s)) for s in (hour_s, year_s, month_s, hour_s)]
+    removed = after(*specs, PutNode(W1), DeleteNode(NODE, timestamp=1.0)).removed
+    assert removed[NODE].until == 1.0 + year_s + CERTIFICATE_MARGIN_S
+
+
+def test_a_removed_node_holds_the_keys_that_there_are() -> None:
+    ring = tuple(GossipKey(n, b"k" * 32) for n in (4, 7))
+    put = PutCluster(replace(cluster(60.0), gossip_keys=ring))
+    assert after(put, PutNode(W1), DeleteNode(NODE, timestamp=1.0)).removed[NODE].key == 7
+
+
+def test_removed_nodes_are_forgotten_once_expired_or_too_many() -> None:
+    count = REMOVED_NODES_MAX + 2
+    nodes = [replace(W1, id=NodeId(f"n{n}"), index=n + 1) for n in range(count)]
+    snapshot = apply(Snapshot(), [PutNode(node) for node in nodes], 1)
+    deletions = [DeleteNode(node.id, timestamp=float(n + 1)) for n, node in enumerate(nodes[:-1])]
+    snapshot = apply(snapshot, deletions, 2)
+    assert list(snapshot.removed) == [node.id for node in nodes[1:-1]]
+
+    later = snapshot.removed[nodes[3].id].until
+    last = apply(snapshot, [DeleteNode(nodes[-1].id, timestamp=later)], 3)
+    assert list(last.removed) == [node.id for node in nodes[4:]]
+
+
+def test_logs_and_snapshots_of_an_older_version_are_read() -> None:
+    snapshot = after(PutNode(W1))
+    (old,) = decode_changes(msgspec.msgpack.encode([(2, {"id": NODE, "expect": None})]))
+    assert old == DeleteNode(NODE)
+    deleted = apply(snapshot, [old], 2)
+    assert deleted.removed == {}
+    assert apply(deleted, [PutNode(W1)], 3).nodes.keys() == {NODE}
+
+    tables = msgspec.msgpack.decode(encode_snapshot(snapshot))
+    del tables["removed"]
+    assert decode_snapshot(msgspec.msgpack.encode(tables)) == snapshot
 
 
 def test_node_index_is_unique() -> None:
