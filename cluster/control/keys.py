@@ -6,6 +6,9 @@ so a new leader goes on where the last one stopped: it neither skips nor repeats
 time of the next rotation is counted from the primary key, not from the leader's start (swarmkit
 #1954 rotated with every leader, twice in a row replaced all keys that nodes had).
 
+A rotation is due when the primary key is old, and when a node was removed that may hold it. Nodes
+that are removed together cost one rotation, or two; such rotations leave room for others.
+
 Which ring a node holds, it says itself with its heartbeats, once the ring is on its disk. That is
 not replicated: a new leader hears it again within a second, and waits until then.
 
@@ -35,11 +38,17 @@ KEYS_MAX = 8
 """Keys in a ring; with that many, rotation waits until a retired one goes."""
 KEY_ID_MAX = 2**16 - 1
 """The largest that fits a packet's header; 89 years of rotations every 12 hours."""
+REMOVAL_KEYS_MAX = KEYS_MAX - 2
+"""With so many keys in the ring, one that a removed node holds is not replaced before a retired one
+goes: what users wish, and what the clock asks for, still has room."""
 DOWN_PERIODS = 2
 """Heartbeat periods that a new key waits when nodes are down: one may be coming back."""
 RETIRED_S_MIN = 600.0
 """A retired key stays as long even if every node has acknowledged its successor: by then each pair
 of members has spoken, and knows of each other that nobody seals with it."""
+REMOVAL_PAUSE_S = RETIRED_S_MIN
+"""So long a key is primary before it is replaced because a removed node may hold it: by then the
+one before may be gone, so removals without end do not fill the ring while all nodes are up."""
 CLOCK_SKEW_S = 60.0
 """By how much the clocks of managers may differ before a key's time counts as wrong."""
 LOOK_S = 0.5
@@ -89,7 +98,7 @@ def decide(
     else:
         keep_s = cluster.spec.key_rotation_s if missing else RETIRED_S_MIN
         keys = keys if live else tuple(key for key in keys if not _is_over(key, keep_s, now))
-        if _is_rotation_due(keys, cluster, now):
+        if _is_rotation_due(keys, snapshot, now):
             keys = _with_new(keys, secret, now)
     return [] if keys == cluster.gossip_keys else [_put(cluster, keys, now)]
 
@@ -138,8 +147,7 @@ def is_settled(snapshot: Snapshot, now: float) -> bool:
     """Return whether `decide` has nothing to do, whatever nodes acknowledge."""
     keys = snapshot.cluster.gossip_keys if snapshot.cluster else ()
     is_single = len(keys) == 1 and keys[0] == _timed(keys[0], now)
-    cluster = snapshot.cluster
-    return cluster is None or (is_single and not _is_rotation_due(keys, cluster, now))
+    return not keys or (is_single and not _is_rotation_due(keys, snapshot, now))
 
 
 def next_wakeup(snapshot: Snapshot) -> float | None:
@@ -165,14 +173,17 @@ def _is_over(key: GossipKey, keep_s: float, now: float) -> bool:
     return key.state is KeyState.RETIRED and now >= key.since + keep_s
 
 
-def _is_rotation_due(keys: tuple[GossipKey, ...], cluster: Cluster, now: float) -> bool:
+def _is_rotation_due(keys: tuple[GossipKey, ...], snapshot: Snapshot, now: float) -> bool:
+    primary = next((key for key in keys if key.state is KeyState.PRIMARY), None)
+    if primary is None or snapshot.cluster is None:
+        return False
     if _pending(keys) is not None or not _has_room(keys):
         return False
-    return all(
-        now >= key.since + cluster.spec.key_rotation_s
-        for key in keys
-        if key.state is KeyState.PRIMARY
-    )
+    age_s = now - primary.since
+    is_known = any(removed.key >= primary.id for removed in snapshot.removed.values())
+    if is_known and len(keys) < REMOVAL_KEYS_MAX and age_s >= REMOVAL_PAUSE_S:
+        return True
+    return age_s >= snapshot.cluster.spec.key_rotation_s
 
 
 def _has_room(keys: tuple[GossipKey, ...]) -> bool:

@@ -16,7 +16,7 @@ from cluster.model.cluster import Cluster, ClusterSpec, GossipKey, JoinTokens
 from cluster.model.ids import ClusterId, NodeId
 from cluster.model.node import Node, NodeDescription, NodeSpec, NodeState, Role
 from cluster.state.apply import apply
-from cluster.state.changes import Change, PutCluster, PutNode, SetNodeState
+from cluster.state.changes import Change, DeleteNode, PutCluster, PutNode, SetNodeState
 from cluster.state.snapshot import Snapshot
 from gossip.keyring import GossipKey as RingKey
 from gossip.keyring import KeyState as RingState
@@ -44,6 +44,8 @@ class Managers:
 
     net: SimNetwork
     rotation_s: float = 12 * 3600.0
+    key_age_s: float = 0.0
+    """How old the first key is at the start."""
     unreachable: set[str] = field(default_factory=set[str])
     """Nodes without a session, whatever gossip says."""
     snapshot: Snapshot = field(default_factory=Snapshot)
@@ -56,7 +58,7 @@ class Managers:
     def __post_init__(self) -> None:
         self._rng = Random(self.net.seed)
         [first] = KEYS
-        ring = (GossipKey(first.key_id, first.key, since=UNIX_S),)
+        ring = (GossipKey(first.key_id, first.key, since=UNIX_S - self.key_age_s),)
         spec = ClusterSpec(heartbeat_period_s=HEARTBEAT_S, key_rotation_s=self.rotation_s)
         cluster = Cluster(ClusterId("c"), spec, b"", b"", JoinTokens("", ""), ring)
         self._commit([PutCluster(cluster)])
@@ -75,11 +77,22 @@ class Managers:
     def is_settled(self) -> bool:
         """Whether no key waits to be primary, and every node that runs has the ring."""
         is_over = self.ring[-1].state == "primary"
-        return is_over and all(self._sessions[n.name].disk == self.ring for n in self.net.up)
+        return is_over and all(
+            s.disk == self.ring for n, s in self._sessions.items() if self.net.nodes[n].is_up
+        )
 
     def rotate(self) -> None:
         """Begin a rotation, as a user would."""
         self._commit([keys.rotate(self._cluster, self._rng.randbytes(32), self._now)])
+
+    def remove(self, name: str) -> None:
+        """Remove a node; the others are told by their sessions."""
+        self._commit([DeleteNode(NodeId(name), timestamp=self._now)])
+        del self._sessions[name]
+        removed = list(self.snapshot.removed)
+        for other in self._sessions:
+            tell = partial(self.net.do, other, lambda m: m.set_removed(removed, now=self.net.now))
+            self._at(self._after(0.0), tell)
 
     def change_leader(self) -> None:
         """Let another manager lead, which has heard of no node yet."""

@@ -33,7 +33,9 @@ Scenario = Callable[["World"], None]
 class World:
     """A cluster that has met, its managers, and what its nodes have said."""
 
-    def __init__(self, seed: int, *, rotation_s: float = 12 * 3600.0) -> None:
+    def __init__(
+        self, seed: int, *, rotation_s: float = 12 * 3600.0, key_age_s: float = 0.0
+    ) -> None:
         mode = Mode.BYTES if seed % BYTES_EVERY == 0 else Mode.OBJECTS
         self.rng = Random(seed)
         self.net = SimNetwork(NODES, seed=seed, config=GossipConfig.local(), mode=mode)
@@ -41,7 +43,7 @@ class World:
             self.net.attach(name, SCOPE)
         assert self.net.run(5, self.net.all_alive)
         self.net.run(MET_S)
-        self.managers = Managers(self.net, rotation_s)
+        self.managers = Managers(self.net, rotation_s, key_age_s)
         self.deaths: list[tuple[str, str]] = []
         self.net.on_event = self._note
         self._said = 0
@@ -202,6 +204,27 @@ def a_node_that_was_alone_until_its_keys_were_gone_comes_back(world: World) -> N
     world.check_settled(10)
 
 
+def nodes_are_removed(world: World) -> None:
+    """One that goes on, and one that had left in good order: one rotation, and nobody misses it."""
+    liar, leaver = world.rng.sample(list(world.net.nodes), 2)
+    world.net.do(leaver, lambda m: m.leave(now=world.net.now))
+    world.net.run(0.5)
+    world.net.kill(leaver)
+    world.net.nodes[liar].is_blocked = world.rng.random() < 0.3
+    for name in (liar, leaver):
+        world.managers.remove(name)
+        world.net.run(world.rng.uniform(0.0, 0.4))
+    stay = [name for name in world.net.nodes if name not in (liar, leaver)]
+    world.check("one ring", 10, lambda: len(world.managers.ring) == 2 and world.managers.is_settled)
+    for name in stay:
+        world.check_heard(world.say(name), *stay)
+    assert world.managers.steps == ["1 primary", "1 primary, 2 accept", "1 retired, 2 primary"]
+    assert {name for by, name in world.deaths if by in stay} == {liar, leaver}
+    for name in stay:
+        assert primaries(world.net.nodes[name]) == [2]
+        assert world.net.machine(name).counters.unknown_key == 0
+
+
 SLOW: tuple[Scenario, ...] = (
     rotation_while_all_talk,
     rotation_with_loss,
@@ -213,12 +236,19 @@ QUICK: tuple[Scenario, ...] = (
     a_node_that_was_alone_until_its_keys_were_gone_comes_back,
 )
 """With a rotation every ROTATION_S."""
+OLD: tuple[Scenario, ...] = (nodes_are_removed,)
+"""With a key that has been primary for an hour."""
 
 
-@pytest.mark.parametrize("scenario", [*SLOW, *QUICK], ids=lambda scenario: scenario.__name__)
+def _world(scenario: Scenario, seed: int) -> World:
+    rotation_s = ROTATION_S if scenario in QUICK else 12 * 3600.0
+    return World(seed, rotation_s=rotation_s, key_age_s=3600.0 if scenario in OLD else 0.0)
+
+
+@pytest.mark.parametrize("scenario", [*SLOW, *QUICK, *OLD], ids=lambda scenario: scenario.__name__)
 def test_keys(scenario: Scenario) -> None:
     for seed in KEY_SEEDS:
         try:
-            scenario(World(seed, rotation_s=ROTATION_S if scenario in QUICK else 12 * 3600.0))
+            scenario(_world(scenario, seed))
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from error

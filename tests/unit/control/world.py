@@ -9,6 +9,7 @@ Each command is a line; a word `key=value` sets something. Times are seconds sin
         [endpoint=vip] [image=X] [constraints=node.role==manager,...] [spread=node.labels.K,...]
         [max=N] [cpus=1] [memory=1] [restart=any] [delay=5] [attempts=0] [window=0]
     delete service|node|network NAME
+    remove NAME                   as a user removes a node: it stays out
     at T                          the time is T now
     decide                        all loops in one batch; then once more, which must say nothing
     orchestrate|allocate|schedule|reap      one loop alone, likewise
@@ -102,6 +103,7 @@ class World:
             "network": self._network,
             "service": self._service,
             "delete": self._delete,
+            "remove": self._remove,
             "report": self._report,
             "at": self._at,
             "hold": self._hold,
@@ -262,6 +264,10 @@ class World:
                 self.apply([c.DeleteNetwork(NetworkId(name))])
             case _:
                 self.apply([c.DeleteNode(NodeId(name))])
+        return ""
+
+    def _remove(self, names: list[str], _: Options) -> str:
+        self.apply([c.DeleteNode(NodeId(names[0]), timestamp=self.now)])
         return ""
 
     def _report(self, names: list[str], options: Options) -> str:
