@@ -10,12 +10,13 @@ the picture may import what is below. Only `peer`, `transport`, `refusals` and `
     notary | ledger
     membership | sync
     failure | spread | digest | report
-    helper | suspicion | paths
+    helper | suspicion | paths | doubts
     outbox
     directory
     table | broadcast
     codec | member | memory | proof | trust | waiting
-    keyring | message | timers | events | stats | identity | budget | hybrid
+    keyring
+    freshness | message | timers | events | stats | identity | budget | hybrid
     checks
     wire | config
 
@@ -27,8 +28,10 @@ Modules:
     config: tunables, in two profiles
     digest: what is known of a scope, as entries and hashes, and the deltas between
     directory: attachments, and which records are visible
+    doubts: what a sender's counter is, asked where its packets come from
     events: what the machine tells its shell, and the views it lends
     failure: who answers probes and who does not
+    freshness: packets that are new though their counter is not
     helper: probes made for others
     hybrid: hybrid logical clocks
     identity: what the room must know of who a node is

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from gossip.freshness import Freshness
 from gossip.keyring import SEAL_OVERHEAD_BYTES, Keyring
 from gossip.message import PACK_OVERHEAD_BYTES, encode, pack, unpack_untrusted
 from gossip.wire import Address, Message
@@ -32,6 +33,16 @@ class Received(Protocol):
         ...
 
     @property
+    def counter(self) -> int:
+        """Of the sender's packets."""
+        ...
+
+    @property
+    def freshness(self) -> Freshness:
+        """Whether it is to be taken."""
+        ...
+
+    @property
     def messages(self) -> Sequence[Message]:
         """What it says."""
         ...
@@ -40,6 +51,8 @@ class Received(Protocol):
 class _Body(NamedTuple):
     sender: bytes
     epoch: int
+    counter: int
+    freshness: Freshness
     messages: Sequence[Message]
 
 
@@ -76,4 +89,5 @@ class SealedCodec:
     def open_untrusted(self, packet: bytes, *, source: Address, is_stream: bool) -> Received:
         """Return what a packet says, or raise MalformedPacketError."""
         opened = self._keyring.open_untrusted(packet, source=source, is_stream=is_stream)
-        return _Body(opened.sender, opened.epoch, unpack_untrusted(opened.body))
+        messages = unpack_untrusted(opened.body)
+        return _Body(opened.sender, opened.epoch, opened.counter, opened.freshness, messages)

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import assert_never
 
 from gossip.codec import Codec, Received
+from gossip.doubts import Doubts
+from gossip.freshness import Freshness
 from gossip.keyring import Rejected, RejectedPacketError, sender_tag
 from gossip.ledger import Ledger
-from gossip.member import MemberTable
+from gossip.member import Member, MemberTable
 from gossip.membership import Membership
 from gossip.notary import Notary
 from gossip.outbox import Outbox
@@ -57,6 +59,7 @@ class Inbox:
         sync: Syncer,
         outbox: Outbox,
         counters: Counters,
+        doubts: Doubts,
         on_newer_key: Callable[[float], None],
     ) -> None:
         """`on_newer_key`: called for every packet, even of junk, with a newer key than known."""
@@ -69,6 +72,7 @@ class Inbox:
         self._sync = sync
         self._outbox = outbox
         self._counters = counters
+        self._doubts = doubts
         self._on_newer_key = on_newer_key
 
     def take_untrusted(
@@ -91,6 +95,9 @@ class Inbox:
         sender = self._members.by_tag(tag)
         if peer is not None and sender is not None:
             source = sender.address
+        is_in_doubt = self._doubts.asked or packet.freshness is not Freshness.NEW
+        if is_in_doubt and not self._is_new(packet, sender, source, now=now):
+            return True
         if sender is not None and packet.epoch < sender.record.epoch:
             self._counters.stale_lives += 1
             self._membership.remind(sender.node_id, packet.epoch, source, now=now)
@@ -106,6 +113,36 @@ class Inbox:
         if not is_stream:
             self._look_at_sender(tag, packet.epoch, source, now=now)
         return True
+
+    def _is_new(
+        self, packet: Received, sender: Member | None, source: Address, *, now: float
+    ) -> bool:
+        """Tell whether a packet is to be taken; if that is in doubt, ask where it comes from."""
+        if self._doubts.settle(packet, source) or packet.freshness is Freshness.NEW:
+            return True
+        if sender is not None:
+            self._doubts.ask(packet, source, sender.node_id, now=now)
+        if packet.freshness is Freshness.DUE:
+            return True
+        self._counters.replayed += 1
+        self._take_old(packet, sender, source, now=now)
+        return False
+
+    def _take_old(
+        self, packet: Received, sender: Member | None, source: Address, *, now: float
+    ) -> None:
+        """Take of a packet what may be said twice, so that nobody is shut out by its counters.
+
+        A stranger's word about itself is signed; a ping asks for no more than it is itself.
+        """
+        self._trust.speaker = source
+        for message in packet.messages:
+            if isinstance(message, Ping):
+                is_harmless = self._doubts.may_echo(packet, source, now=now)
+            else:
+                is_harmless = sender is None and isinstance(message, NodeRecord | CertificateOffer)
+            if is_harmless:
+                self._take(message, source, None, now=now)
 
     def _is_fit(self, packet: Received, peer: str | None) -> bool:
         """Tell whether a frame is its peer's own, and holds no questions: it has room for many."""
@@ -136,8 +173,6 @@ class Inbox:
                 self._on_newer_key(now)
             case Rejected.UNAUTHENTIC:
                 self._counters.unauthentic += 1
-            case Rejected.REPLAYED:
-                self._counters.replayed += 1
             case Rejected.OWN:
                 self._counters.own += 1
             case _:

@@ -14,11 +14,13 @@ new key, but not of each other, would go on with the old one for ever.
 
 A sender has two windows against replays, one for what comes from where it says it is, one for what
 comes from elsewhere: whoever holds the key can seal in another's name, and with one window could
-spend all of another's counters, so that nobody would listen to it any more.
+spend all of another's counters, so that nobody would listen to it any more. Who forges the address
+as well spends the first window's: what then looks old is opened, too, and `freshness` says how its
+sender is heard again.
 
 Invariants:
     a (key, sender, epoch) never seals two bodies with one counter;
-    a datagram is opened at most once while its sender's window is remembered;
+    a datagram is new at most once while its sender's window is remembered;
     only authentic packets take memory.
 """
 
@@ -27,7 +29,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
@@ -38,9 +40,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from gossip.freshness import Freshness, Guards, Place
 from gossip.wire import Address, InvalidError, MalformedPacketError
 
-SEAL_OVERHEAD_BYTES = 31 + 16
+_SEAL_BYTES = 16
+"""The tag of GCM, at the end of a packet."""
+SEAL_OVERHEAD_BYTES = 31 + _SEAL_BYTES
 """What sealing adds to a body: header and tag."""
 
 K = TypeVar("K")
@@ -101,7 +106,6 @@ class Rejected(Enum):
     NEWER_KEY = "newer key"
     """One above all that this ring has: it is behind; or junk."""
     UNAUTHENTIC = "unauthentic"
-    REPLAYED = "replayed"
     OWN = "own"
 
 
@@ -131,6 +135,8 @@ class Opened:
     sender: bytes
     """Tag of the sender's node id."""
     epoch: int
+    counter: int
+    freshness: Freshness
     body: bytes
 
 
@@ -157,7 +163,7 @@ class Window:
         elif ahead > 0:
             self.seen = (self.seen << ahead | 1) & _WINDOW_MASK
             self.highest = counter
-        else:
+        elif -ahead < _WINDOW_BITS:
             self.seen |= 1 << -ahead
 
 
@@ -184,6 +190,7 @@ class Keyring:
         self._windows: OrderedDict[tuple[bytes, int, bool], Window] = OrderedDict()
         self.home_of: Callable[[bytes], Address | None] = lambda _tag: None
         """Returns where the bearer of a tag says that it sends from."""
+        self._guards = Guards()
         self._sealers: dict[int, AESGCM] = {}
         self._origins: dict[int, Origin] = {}
         """What this node's packets say, by key id."""
@@ -248,10 +255,11 @@ class Keyring:
 
     def check_untrusted(
         self, origin: Origin, counter: int, *, source: Address, is_stream: bool
-    ) -> Window | None:
+    ) -> tuple[Window | None, bool]:
         """Raise RejectedPacketError unless this ring may open a packet with this header.
 
-        Returns the window that it belongs to, for `note`; None: frames of streams have none.
+        Returns, for `note`, the window that it belongs to (None: frames of streams have none), and
+        whether its counter is new.
         """
         key_id, sender, epoch, _ = origin
         if key_id not in self._keys:
@@ -260,28 +268,43 @@ class Keyring:
         if sender == self._tag and epoch == self._epoch:
             raise RejectedPacketError(Rejected.OWN)
         if is_stream:
-            return None
+            return None, True
         is_home = self.home_of(sender) == source
         life = (sender, epoch, is_home)
         window = self._windows.get(life)
+        is_new = True
         if window is None:
             window = Window(life)
-        elif counter <= window.highest and not window.is_fresh(counter):
-            raise RejectedPacketError(Rejected.REPLAYED)
+        elif counter <= window.highest:
+            is_new = window.is_fresh(counter)
         if not is_home:
             at_home = self._windows.get((sender, epoch, True))
-            if at_home is not None and not at_home.is_fresh(counter):
-                raise RejectedPacketError(Rejected.REPLAYED)
-        return window
+            is_new = is_new and (at_home is None or at_home.is_fresh(counter))
+        return window, is_new
 
-    def note(self, origin: Origin, counter: int, window: Window | None, *, source: Address) -> None:
-        """Take note of an authentic packet; a datagram is not opened again.
+    def note(
+        self,
+        origin: Origin,
+        counter: int,
+        window: Window | None,
+        seal: Hashable,
+        *,
+        source: Address,
+        is_new: bool,
+    ) -> Freshness:
+        """Take note of an authentic packet, and tell whether it is new; a datagram is so once.
 
         A stream does not come from where its sender listens: of that place it says nothing.
         """
+        found = Freshness.NEW if is_new else Freshness.OLD
+        if self._guards.by_place and window is not None:
+            place = (origin.sender, origin.epoch, source)
+            found = self._guards.take(place, counter, seal) or found
+        if found is Freshness.OLD:
+            return found
         self._opened[origin.key_id] += 1
         if window is None:
-            return
+            return found
         if self._heard.get(source) != origin.primary:
             _remember(self._heard, source, origin.primary)
         if window.highest < 0:
@@ -289,6 +312,11 @@ class Keyring:
         else:
             self._windows.move_to_end(window.life)
         window.note(counter)
+        return found
+
+    def prove(self, place: Place, counter: int) -> None:
+        """Take note that the sender of packets from `place` has used no counter above this one."""
+        self._guards.prove(place, counter)
 
     def open_untrusted(
         self, packet: bytes, *, source: Address = _NOWHERE, is_stream: bool = False
@@ -296,7 +324,7 @@ class Keyring:
         """Return what `packet` holds, or raise RejectedPacketError.
 
         Frames of a stream may be far behind the datagrams sent meanwhile, and repeating one is
-        harmless, so they pass by the replay window.
+        harmless, so they are always new.
         """
         if len(packet) < SEAL_OVERHEAD_BYTES:
             raise RejectedPacketError(Rejected.MALFORMED)
@@ -305,7 +333,7 @@ class Keyring:
         if magic != _MAGIC or version != _VERSION:
             raise RejectedPacketError(Rejected.MALFORMED)
         origin = Origin(*fields)
-        window = self.check_untrusted(origin, counter, source=source, is_stream=is_stream)
+        window, is_new = self.check_untrusted(origin, counter, source=source, is_stream=is_stream)
         name = origin[:3]
         cipher = self._ciphers.get(name) or self._derive(*name)
         try:
@@ -314,8 +342,9 @@ class Keyring:
         except InvalidTag as exc:
             raise RejectedPacketError(Rejected.UNAUTHENTIC) from exc
         _remember(self._ciphers, name, cipher)
-        self.note(origin, counter, window, source=source)
-        return Opened(origin.sender, origin.epoch, body)
+        seal = packet[-_SEAL_BYTES:]
+        freshness = self.note(origin, counter, window, seal, source=source, is_new=is_new)
+        return Opened(origin.sender, origin.epoch, counter, freshness, body)
 
     def _key_for(self, to: Address | None) -> int:
         if to is None:

@@ -28,6 +28,7 @@ from gossip.codec import Codec, SealedCodec
 from gossip.config import GossipConfig
 from gossip.digest import Summary
 from gossip.directory import Directory
+from gossip.doubts import Doubts
 from gossip.events import (
     Event,
     KeysWanted,
@@ -199,6 +200,7 @@ class Machine:
             sync=self._sync,
             outbox=self._outbox,
             counters=self.counters,
+            doubts=Doubts(rng=rng, outbox=self._outbox, prove=self._keyring.prove),
             on_newer_key=self._want_keys,
         )
 

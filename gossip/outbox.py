@@ -118,7 +118,7 @@ class Outbox:
         """Return and forget the datagrams to send."""
         out: list[tuple[bytes, Address]] = []
         for address, parcel in self._parcels.items():
-            bodies = (parcel.messages,) if self._is_plain(parcel) else self._bodies(parcel)
+            bodies = (parcel.messages,) if self._is_plain(parcel) else self._bodies(parcel, address)
             for body in bodies:
                 data = self._codec.seal(body, to=address)
                 self._counters.bytes_out += len(data)
@@ -149,7 +149,7 @@ class Outbox:
         member = None if parcel.node_id is None else self._members.get(parcel.node_id)
         return member is None or member.claim is None
 
-    def _bodies(self, parcel: _Parcel) -> Iterable[list[bytes]]:
+    def _bodies(self, parcel: _Parcel, address: Address) -> Iterable[list[bytes]]:
         member = None if parcel.node_id is None else self._members.get(parcel.node_id)
         batch: list[bytes] = []
         room = self.room
@@ -162,7 +162,9 @@ class Outbox:
                 batch, room = [], self.room
             batch.append(data)
             room -= len(data)
-        if member is not None and not self._queues.is_empty and not parcel.is_filled:
+        # Whoever asks in a member's name from elsewhere gets nothing of what waits for it.
+        is_there = member is not None and member.address == address
+        if member is not None and is_there and not (self._queues.is_empty or parcel.is_filled):
             scopes = self._directory.scopes_shared_with(member.node_id)
             batch.extend(self._queues.take(room, scopes))
         yield batch

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from gossip.codec import Received
+from gossip.freshness import Freshness
 from gossip.keyring import SEAL_OVERHEAD_BYTES, Keyring, Origin, Rejected, RejectedPacketError
 from gossip.message import encode
 from gossip.wire import Ack, Address, Message, Ping
@@ -35,6 +36,8 @@ class Packet(bytes):
     epoch: int
     origin: Origin
     counter: int
+    freshness: Freshness
+    """What it was to whoever opened it last."""
     secret: bytes
     """Stands for the seal: what the sender's key is."""
     messages: Sequence[Message]
@@ -70,10 +73,15 @@ class ObjectCodec:
         if not isinstance(packet, Packet):
             raise RejectedPacketError(Rejected.MALFORMED)
         keyring, origin, counter = self._keyring, packet.origin, packet.counter
-        window = keyring.check_untrusted(origin, counter, source=source, is_stream=is_stream)
+        window, is_new = keyring.check_untrusted(
+            origin, counter, source=source, is_stream=is_stream
+        )
         if packet.secret is not keyring.secret(origin.key_id):
             raise RejectedPacketError(Rejected.UNAUTHENTIC)
-        keyring.note(origin, counter, window, source=source)
+        # Nobody forges objects: their counters tell them apart.
+        packet.freshness = keyring.note(
+            origin, counter, window, counter, source=source, is_new=is_new
+        )
         return packet
 
 

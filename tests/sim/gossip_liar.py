@@ -34,6 +34,7 @@ from gossip.wire import (
     Update,
 )
 from tests.sim.gossip_network import AUTHORITY, KEYS, Node, SimNetwork
+from tests.unit.gossip.forger import HIGHEST, Forger
 from tests.unit.gossip.stranger import Stranger
 
 NAME = "liar"
@@ -115,6 +116,16 @@ class Liar:
     def tell(self, node: Node, *said: Message) -> None:
         """Hand a packet over."""
         self._deliver(node, pack([encode(message) for message in said]), is_body=True)
+
+    def spend_counters(self, victim: Node) -> None:
+        """Use up the victim's counters at everyone, in packets that seem to come from it."""
+        me, net = victim.machine.me, self.net
+        forger = Forger(victim.name, me.epoch, KEYS[0], "cluster")
+        for node in net.up:
+            counter = self._rng.choice((HIGHEST, self._rng.randrange(2000)))
+            packet = forger.seal(counter, Ping(self._rng.getrandbits(32), node.name))
+            if node is not victim:
+                net.do(node.name, lambda m: m.receive_datagram(packet, me.address, now=net.now))  # noqa: B023 - called at once
 
     def attack(self) -> None:
         """Do one bad thing."""

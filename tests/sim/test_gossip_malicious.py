@@ -14,6 +14,10 @@ from tests.sim.gossip_network import SEEDS, SHARE, Mode, Node, SimNetwork
 
 _SCOPE = "net"
 _ATTACKS = 60
+_SILENCED_S = 8
+_SPENT_PER_S = 10
+_HEARD_AGAIN_S = 3
+"""How long somebody may be silenced, at most."""
 
 
 class _World:
@@ -60,6 +64,11 @@ class _World:
         for node in self.honest:
             assert self._seen(node) == self._expected()
             assert self.net.seen(node.name, "elsewhere") == {}
+        self.check_members()
+
+    def check_members(self) -> None:
+        """Check that honest nodes believe each other up, as they are and where they are."""
+        for node in self.honest:
             views = {view.node_id: view for view in node.machine.members()}
             assert set(views) == {*self.epochs, NAME}
             for name, epoch in self.epochs.items():
@@ -158,6 +167,25 @@ def test_a_liar_that_was_removed_has_no_rows_any_more(seed: int) -> None:
         for node in world.honest:
             assert net.states(node.name)[NAME] is State.LEFT
             assert world.seen_of_the_liar(node) == {}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_who_spends_anothers_counters_silences_nobody(seed: int) -> None:
+    """Ten times a second, to everyone, from the victim's own address as it seems."""
+    world = _World(seed)
+    net, rng = world.net, Random(seed)
+    victim = rng.choice(world.honest)
+    for step in range(_SILENCED_S * _SPENT_PER_S):
+        if step % _SPENT_PER_S == 0:
+            assert step < _HEARD_AGAIN_S * _SPENT_PER_S or world.agrees()
+            value = world.truth[victim.name, "key"] = b"%d" % step
+            net.publish(victim.name, _SCOPE, "key", value)
+        world.liar.spend_counters(victim)
+        net.run(1 / _SPENT_PER_S)
+        world.check_members()
+
+    assert world.agrees()
+    assert sum(node.machine.counters.replayed for node in world.honest) > 0
 
 
 def test_one_accuser_is_not_enough_however_often_it_speaks() -> None:
