@@ -35,14 +35,14 @@ class Compaction:
         """Begin a snapshot of the state at `applied_index`, if it is time."""
         if self._is_writing or not self._is_due(applied_index):
             return
-        snapshot = Snapshot(
-            last=self._wal.entry(applied_index),
-            previous=self._wal.entry(applied_index - 1),
-            members=tuple(self._roster.applied.values()),
-            state=self._sessions.dump(),
-        )
+        last, previous = self._wal.entry(applied_index), self._wal.entry(applied_index - 1)
+        members = tuple(self._roster.applied.values())
+        encode = self._sessions.dump()
         self._is_writing = True
-        self._background(lambda: self._snapshots.write(snapshot), self._written)
+        self._background(
+            lambda: self._snapshots.write(Snapshot(last, previous, members, encode())),
+            self._written,
+        )
 
     def _is_due(self, applied_index: int) -> bool:
         stored = self._snapshots.current

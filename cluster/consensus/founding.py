@@ -61,7 +61,7 @@ def found(
             me = Member(node_id, *address, disk_id)
             previous, last = FOUNDER_LOG
             store = SnapshotStore(directory, data_key=data_key, chunk_bytes=1)
-            store.publish(store.write(Snapshot(last, previous, (me,), sessions.dump())))
+            store.publish(store.write(Snapshot(last, previous, (me,), sessions.dump()())))
             # The log comes last: it is what makes the directory a manager's.
             identity, entries = Identity(node_id, cluster_id, disk_id, 0, ()), FOUNDER_LOG
         case Join(members=members):

@@ -14,6 +14,7 @@ Invariants:
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -32,12 +33,12 @@ class StateMachine(Protocol):
         """Apply one committed command and return the answer for its proposer. Never raises."""
         ...
 
-    def dump(self) -> bytes:
-        """Return the whole state."""
+    def dump(self) -> Callable[[], bytes]:
+        """Return what encodes the whole state as it is now; it may run later, and in a thread."""
         ...
 
     def restore(self, data: bytes) -> None:
-        """Become what `dump` returned."""
+        """Become what was encoded."""
         ...
 
 
@@ -115,12 +116,14 @@ class Sessions:
         session.outcomes[entry.sequence] = outcome
         return outcome
 
-    def dump(self) -> bytes:
-        """Return sessions and state."""
-        return _encode(_Dump(list(self._sessions.items()), self._machine.dump()))
+    def dump(self) -> Callable[[], bytes]:
+        """Return what encodes sessions and state as they are now (see `StateMachine.dump`)."""
+        sessions = msgspec.Raw(_encode(list(self._sessions.items())))  # they change, and are few
+        state = self._machine.dump()
+        return lambda: _encode((sessions, state()))
 
     def restore(self, data: bytes) -> None:
-        """Become what `dump` returned."""
+        """Become what was encoded."""
         try:
             dump = _decoder.decode(data)
         except msgspec.MsgspecError as error:

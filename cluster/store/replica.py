@@ -11,8 +11,9 @@ has returned does not change.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 
 import msgspec
 
@@ -57,15 +58,15 @@ class Replica:
         self._wake()
         return _encode(("", "", index))
 
-    def dump(self) -> bytes:
-        """Return the whole state as bytes."""
-        return encode_snapshot(self.snapshot())
+    def dump(self) -> Callable[[], bytes]:
+        """Return what encodes the whole state as it is now; it may run later, and in a thread."""
+        return partial(encode_snapshot, self.snapshot())
 
     def restore(self, data: bytes) -> None:
-        """Become what `dump` returned.
+        """Become what was encoded.
 
         Raises:
-            CorruptStateError: it did not return `data`.
+            CorruptStateError: `data` is something else.
         """
         self._snapshot, self._draft = decode_snapshot(data), None
         self._wake()

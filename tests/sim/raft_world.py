@@ -79,9 +79,9 @@ class Ledger:
         self.commands.append(command)
         return b"%d" % len(self.commands)
 
-    def dump(self) -> bytes:
-        """Return all."""
-        return b" ".join(self.commands)
+    def dump(self) -> Callable[[], bytes]:
+        """Return what gives all."""
+        return partial(b" ".join, tuple(self.commands))
 
     def restore(self, data: bytes) -> None:
         """Become `dump`'s."""

@@ -39,13 +39,20 @@ class Echo:
 
     def __init__(self) -> None:
         self.commands: list[bytes] = []
+        self.encodings = 0
 
     def apply(self, index: int, command: bytes) -> bytes:  # noqa: ARG002
         self.commands.append(command)
         return command
 
-    def dump(self) -> bytes:
-        return b",".join(self.commands)
+    def dump(self) -> Callable[[], bytes]:
+        commands = tuple(self.commands)
+
+        def encode() -> bytes:
+            self.encodings += 1
+            return b",".join(commands)
+
+        return encode
 
     def restore(self, data: bytes) -> None:
         self.commands = data.split(b",") if data else []
@@ -71,7 +78,7 @@ class LoneCore:
         self.peers: dict[str, Member] = {}
         self.jobs: list[Callable[[], None]] = []
         previous, last = FOUNDER_LOG
-        state = Sessions(Echo(), sessions_max=8).dump()
+        state = Sessions(Echo(), sessions_max=8).dump()()
         store = self._store()
         store.publish(store.write(Snapshot(last, previous, tuple(members), state)))
         wal_module.found(

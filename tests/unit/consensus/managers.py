@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from cluster.consensus.config import RaftConfig
@@ -34,9 +35,9 @@ class Register:
         self.applied.append(command)
         return str(len(self.applied)).encode()
 
-    def dump(self) -> bytes:
-        """Return all, newline-separated."""
-        return b"\n".join(self.applied)
+    def dump(self) -> Callable[[], bytes]:
+        """Return what gives all, newline-separated."""
+        return partial(b"\n".join, tuple(self.applied))
 
     def restore(self, data: bytes) -> None:
         """Become `dump`'s."""

@@ -39,7 +39,7 @@ def snapshot_at(index: int, term: int, *, commands: tuple[bytes, ...] = ()) -> b
     """Return the image of a snapshot that ends at an entry."""
     machine = Echo()
     machine.commands = list(commands)
-    state = Sessions(machine, sessions_max=8).dump()
+    state = Sessions(machine, sessions_max=8).dump()()
     return encode_image(Snapshot((NO_OP, index, term), (NO_OP, index - 1, term), MEMBERS, state))
 
 
@@ -561,6 +561,7 @@ def test_log_is_compacted_and_the_rest_survives_a_restart(monkeypatch: pytest.Mo
     lone.append(5, (2, 0), *no_ops(3, 20, 5), commit=20)
     lone.tick()
     assert len(lone.jobs) == 1, "one snapshot at a time"
+    assert lone.machine.encodings == 0, "that is for the background"
 
     lone.jobs.pop()()
 

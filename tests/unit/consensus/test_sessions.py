@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cluster.consensus.errors import StorageFailure
 from cluster.consensus.members import CommandEntry
-from cluster.consensus.sessions import Sessions, Verdict
+from cluster.consensus.sessions import Outcome, Sessions, Verdict
 from tests.unit.consensus.managers import Register
 
 
@@ -84,7 +84,7 @@ def test_restored_table_behaves_like_the_original(steps: list[tuple[int, int, in
     sessions, machine = table(sessions_max=3)
     for index, step in enumerate(steps, start=1):
         copy, copied = table(sessions_max=3)
-        copy.restore(sessions.dump())
+        copy.restore(sessions.dump()())
         if step is None:
             sessions.open(index)
             copy.open(index)
@@ -93,7 +93,22 @@ def test_restored_table_behaves_like_the_original(steps: list[tuple[int, int, in
         entry = CommandEntry(session, sequence, lowest, b"%d" % sequence)
         assert copy.apply(index, entry) == sessions.apply(index, entry)
         assert copied.applied == machine.applied
-        assert copy.dump() == sessions.dump()
+        assert copy.dump()() == sessions.dump()()
+
+
+def test_dump_is_of_the_moment_that_it_was_asked_for() -> None:
+    sessions, machine = table()
+    sessions.open(1)
+    sessions.apply(2, CommandEntry(1, 1, 1, b"one"))
+    applied = list(machine.applied)
+    encode = sessions.dump()
+    sessions.apply(3, CommandEntry(1, 2, 2, b"two"))
+    sessions.open(4)
+    copy, copied = table()
+    copy.restore(encode())
+    assert copied.applied == applied
+    assert copy.apply(3, CommandEntry(1, 1, 1, b"one")) == Outcome(Verdict.APPLIED, b"1")
+    assert copy.apply(4, CommandEntry(4, 1, 1, b"x")).verdict is Verdict.EXPIRED
 
 
 def test_unreadable_state_is_a_storage_failure() -> None:
