@@ -177,8 +177,9 @@ class Summary:
 
     def _refresh(self) -> None:
         """Hash anew what changed since the last time."""
-        if self._me() != self._hashed_me:
-            self._hashed_me = self._me()
+        me = self._me()
+        if me is not self._hashed_me:
+            self._hashed_me = me
             self._directory.dirty.add(self._hashed_me.node_id)
         for scope, held in self._hashes.items():
             for owner in self._directory.dirty:

@@ -75,44 +75,67 @@ class Inbox:
         self._doubts = doubts
         self._on_newer_key = on_newer_key
 
-    def take_untrusted(
-        self, data: bytes, source: Address, *, now: float, is_stream: bool, peer: str | None = None
-    ) -> bool:
-        """Take a sealed packet; tell whether it was one of this cluster's.
-
-        `peer`: who sends it for certain. Anyone here can seal in another's name; a stream's
-        certificate is its bearer's alone, so it says who speaks, and pays for what is checked.
-        """
-        self._counters.bytes_in += len(data)
-        try:
-            packet = self._codec.open_untrusted(data, source=source, is_stream=is_stream)
-        except MalformedPacketError as exc:
-            self._refuse(exc, now=now)
-            return False
-        if is_stream and not self._is_fit(packet, peer):
-            return False
-        tag = packet.sender
+    def take_untrusted(self, data: bytes, source: Address, *, now: float) -> None:
+        """Take a datagram."""
+        self._counters.datagrams_in += 1
+        packet = self._open_untrusted(data, source, now=now, is_stream=False)
+        if packet is None:
+            return
+        tag, epoch = packet.sender, packet.epoch
         sender = self._members.by_tag(tag)
-        if peer is not None and sender is not None:
-            source = sender.address
         is_in_doubt = self._doubts.asked or packet.freshness is not Freshness.NEW
         if is_in_doubt and not self._is_new(packet, sender, source, now=now):
-            return True
-        if sender is not None and packet.epoch < sender.record.epoch:
-            self._counters.stale_lives += 1
-            self._membership.remind(sender.node_id, packet.epoch, source, now=now)
-            return True
+            return
+        if sender is not None and epoch < sender.record.epoch:
+            self._remind_of_later(sender, epoch, source, now=now)
+            return
         self._trust.speaker = source
         for message in packet.messages:
             if sender is None:
                 sender = self._members.by_tag(tag)
-            name = None if sender is None else sender.node_id
-            if is_stream and sender is not None:
+            self._take(message, source, None if sender is None else sender.node_id, now=now)
+        if sender is None or not sender.is_live or sender.record.epoch < epoch:
+            self._look_at_sender(tag, epoch, source, now=now)
+
+    def take_frame_untrusted(
+        self, data: bytes, source: Address, *, now: float, peer: str | None
+    ) -> bool:
+        """Take a frame of a stream; tell whether it was one of this cluster's.
+
+        `peer`: who sends it for certain. Anyone here can seal in another's name; a stream's
+        certificate is its bearer's alone, so it says who speaks, and pays for what is checked.
+        """
+        packet = self._open_untrusted(data, source, now=now, is_stream=True)
+        if packet is None or not self._is_fit(packet, peer):
+            return False
+        sender = self._members.by_tag(packet.sender)
+        if peer is not None and sender is not None:
+            source = sender.address
+        if sender is not None and packet.epoch < sender.record.epoch:
+            self._remind_of_later(sender, packet.epoch, source, now=now)
+            return True
+        self._trust.speaker = source
+        for message in packet.messages:
+            sender = sender or self._members.by_tag(packet.sender)
+            if sender is not None:
                 source = sender.address  # it hears nothing where it calls from
-            self._take(message, source, name, now=now)
-        if not is_stream:
-            self._look_at_sender(tag, packet.epoch, source, now=now)
+            self._take(message, source, None if sender is None else sender.node_id, now=now)
         return True
+
+    def _open_untrusted(
+        self, data: bytes, source: Address, *, now: float, is_stream: bool
+    ) -> Received | None:
+        self._counters.bytes_in += len(data)
+        try:
+            return self._codec.open_untrusted(data, source=source, is_stream=is_stream)
+        except MalformedPacketError as exc:
+            self._refuse(exc, now=now)
+            return None
+
+    def _remind_of_later(self, sender: Member, epoch: int, source: Address, *, now: float) -> None:
+        """Tell an earlier life of a member what is held of it."""
+        self._counters.stale_lives += 1
+        self._membership.remind(sender.node_id, epoch, source, now=now)
 
     def _is_new(
         self, packet: Received, sender: Member | None, source: Address, *, now: float

@@ -183,6 +183,8 @@ class Keyring:
         self._tag = sender_tag(node_id)
         self._epoch = epoch
         self._counter = 0
+        self.secrets: dict[int, bytes] = {}
+        """The keys of the ring by id; replaced with the ring."""
         self._keys: dict[int, GossipKey] = {}
         self._opened: dict[int, int] = {}
         self._primary = 0
@@ -208,6 +210,7 @@ class Keyring:
         if any(self._keys.get(key.key_id, key).key != key.key for key in keys):
             self._ciphers.clear()
         self._keys = {key.key_id: key for key in keys}
+        self.secrets = {key.key_id: key.key for key in keys}
         self._opened = {key_id: self._opened.get(key_id, 0) for key_id in self._keys}
         self._primary = primary[0]
         for known in [k for k in self._ciphers if k[0] not in self._keys]:
@@ -248,10 +251,6 @@ class Keyring:
         if origin is None:
             origin = self._origins[key_id] = Origin(key_id, self._tag, self._epoch, self._primary)
         return origin, counter
-
-    def secret(self, key_id: int) -> bytes:
-        """Return the key of that id, which the ring has. Raises KeyError."""
-        return self._keys[key_id].key
 
     def check_untrusted(
         self, origin: Origin, counter: int, *, source: Address, is_stream: bool
@@ -307,10 +306,8 @@ class Keyring:
             return found
         if self._heard.get(source) != origin.primary:
             _remember(self._heard, source, origin.primary)
-        if window.highest < 0:
+        if window.highest < 0 or len(self._windows) > _SENDERS_MAX // 2:  # else none goes soon
             _remember(self._windows, window.life, window)
-        else:
-            self._windows.move_to_end(window.life)
         window.note(counter)
         return found
 

@@ -312,8 +312,7 @@ class Machine:
 
     def receive_datagram(self, data: bytes, source: Address, *, now: float) -> None:
         """Take a datagram from the network."""
-        self.counters.datagrams_in += 1
-        self._inbox.take_untrusted(data, source, now=now, is_stream=False)
+        self._inbox.take_untrusted(data, source, now=now)
 
     def receive_refusal(self, address: Address, *, now: float) -> None:
         """Take the word of the network, which may be forged, that nobody listens at `address`."""
@@ -328,12 +327,13 @@ class Machine:
 
         `peer`: the node whose certificate the stream has shown; None for one without certificates.
         """
-        return self._inbox.take_untrusted(data, source, now=now, is_stream=True, peer=peer)
+        return self._inbox.take_frame_untrusted(data, source, now=now, peer=peer)
 
     @property
     def has_output(self) -> bool:
         """Whether there are events, datagrams or streams to hand out."""
-        return bool(self._events or self._directory.changed or self._outbox.has_any)
+        outbox = self._outbox
+        return bool(outbox.parcels or self._events or self._directory.changed or outbox.pushes)
 
     def next_timer(self) -> float:
         """Return when `handle_timer` must next be called."""

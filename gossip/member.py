@@ -60,8 +60,12 @@ class MemberTable:
         """Grows with every change."""
         self._members: dict[str, Member] = {}
         self._tags: dict[bytes, Member] = {}
+        self.by_tag = self._tags.get
+        """Returns the member whose packets carry a tag, or None."""
         self._places: dict[Address, list[str]] | None = None
         self._live: list[str] = []
+        self.claims = 0
+        """Members of which something is claimed: all that are not ALIVE."""
         self._gone: dict[str, Member] = {}
 
     @property
@@ -84,10 +88,6 @@ class MemberTable:
     def known(self, node_id: str) -> Member:
         """Return what is believed of a member that is known. Raises KeyError."""
         return self._members[node_id]
-
-    def by_tag(self, tag: bytes) -> Member | None:
-        """Return the member whose packets carry `tag`."""
-        return self._tags.get(tag)
 
     def home_of(self, tag: bytes) -> Address | None:
         """Return where the member whose packets carry `tag` says it is."""
@@ -201,7 +201,7 @@ class MemberTable:
         """Forget the members that have been DEAD or LEFT since before `then`; return their ids."""
         old = [m.node_id for m in self._gone.values() if m.since < then]
         for node_id in old:
-            del self._members[node_id]
+            self.claims -= self._members.pop(node_id).claim is not None
             del self._tags[sender_tag(node_id)]
             del self._gone[node_id]
         if old:
@@ -214,6 +214,7 @@ class MemberTable:
 
     def _set(self, member: Member, state: State, claim: Claim | None) -> None:
         was_live = member.is_live
+        self.claims += (claim is not None) - (member.claim is not None)
         member.state, member.claim, member.is_live = state, claim, state <= State.SUSPECT
         if member.is_live and not was_live:
             self._live = [*self._live, member.node_id]

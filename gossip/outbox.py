@@ -28,7 +28,9 @@ kilobyte: an answer takes far more than its question, and who asks may have forg
 
 
 @dataclass(slots=True)
-class _Parcel:
+class Parcel:
+    """What is to be said to one address."""
+
     node_id: str | None
     messages: list[bytes]
     is_filled: bool = False
@@ -68,13 +70,9 @@ class Outbox:
         self._queues = queues
         self._counters = counters
         self._answers = Budgets(rate=_ANSWERS_PER_S, most=_ANSWERS_BURST)
-        self._parcels: dict[Address, _Parcel] = {}
-        self._pushes: list[StreamPush] = []
-
-    @property
-    def has_any(self) -> bool:
-        """Whether there is anything to drain."""
-        return bool(self._parcels or self._pushes)
+        self.parcels: dict[Address, Parcel] = {}
+        """What is to be said to whom."""
+        self.pushes: list[StreamPush] = []
 
     def may_answer(self, address: Address, units: float = 1.0, *, now: float) -> bool:
         """Tell whether whoever seems to ask from `address` is to be told more; counted if not."""
@@ -84,11 +82,11 @@ class Outbox:
 
     def send(self, address: Address, *messages: Message, node_id: str | None = None) -> None:
         """Say something, or nothing, to an address; `node_id` if it is known who listens there."""
-        parcel = self._parcel(address, node_id)
+        fit = self._parcel(address, node_id).messages
         for message in messages:
             data = self.encode(message)
             if len(data) <= self.room:
-                parcel.messages.append(data)
+                fit.append(data)
             else:
                 self._counters.oversized += 1
 
@@ -106,50 +104,45 @@ class Outbox:
         updates = self._queues.take(self.room, self._directory.scopes_shared_with(node_id))
         if updates:
             self.send_encoded(address, updates, node_id=node_id)
-            self._parcels[address].is_filled = True
+            self.parcels[address].is_filled = True
         return len(updates)
 
     def push(self, node_id: str, address: Address, bodies: Iterable[list[bytes]]) -> None:
         """Send whole bodies over a stream."""
         frames = tuple(self._codec.seal(body, to=address) for body in bodies)
-        self._pushes.append(StreamPush(node_id, address, frames))
+        self.pushes.append(StreamPush(node_id, address, frames))
 
     def drain(self) -> list[tuple[bytes, Address]]:
         """Return and forget the datagrams to send."""
         out: list[tuple[bytes, Address]] = []
-        for address, parcel in self._parcels.items():
-            bodies = (parcel.messages,) if self._is_plain(parcel) else self._bodies(parcel, address)
-            for body in bodies:
-                data = self._codec.seal(body, to=address)
-                self._counters.bytes_out += len(data)
+        is_plain = self._queues.is_empty and not (self._tells_suspects and self._members.claims)
+        seal, counters = self._codec.seal, self._counters
+        for address, parcel in self.parcels.items():
+            is_one = is_plain and sum(map(len, parcel.messages)) <= self.room
+            for body in (parcel.messages,) if is_one else self._bodies(parcel, address):
+                data = seal(body, to=address)
+                counters.bytes_out += len(data)
                 out.append((data, address))
-        self._parcels.clear()
-        self._counters.datagrams_out += len(out)
+        self.parcels.clear()
+        counters.datagrams_out += len(out)
         return out
 
     def drain_pushes(self) -> list[StreamPush]:
         """Return and forget the streams to send."""
-        if not self._pushes:
+        if not self.pushes:
             return []
-        pushes, self._pushes = self._pushes, []
+        pushes, self.pushes = self.pushes, []
         return pushes
 
-    def _parcel(self, address: Address, node_id: str | None) -> _Parcel:
-        parcel = self._parcels.get(address)
+    def _parcel(self, address: Address, node_id: str | None) -> Parcel:
+        parcel = self.parcels.get(address)
         if parcel is None:
-            parcel = self._parcels[address] = _Parcel(node_id, [])
+            parcel = self.parcels[address] = Parcel(node_id, [])
         elif parcel.node_id is None:
             parcel.node_id = node_id
         return parcel
 
-    def _is_plain(self, parcel: _Parcel) -> bool:
-        """Tell whether the one message, or none, of a parcel is all that is to be said."""
-        if len(parcel.messages) > 1 or not self._queues.is_empty:
-            return False
-        member = None if parcel.node_id is None else self._members.get(parcel.node_id)
-        return member is None or member.claim is None
-
-    def _bodies(self, parcel: _Parcel, address: Address) -> Iterable[list[bytes]]:
+    def _bodies(self, parcel: Parcel, address: Address) -> Iterable[list[bytes]]:
         member = None if parcel.node_id is None else self._members.get(parcel.node_id)
         batch: list[bytes] = []
         room = self.room

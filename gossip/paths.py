@@ -46,6 +46,8 @@ class Paths:
 
     def answered(self, node_id: str, *, is_direct: bool) -> bool:
         """Take the outcome of a probe that was answered; tell whether to probe again at once."""
+        if is_direct and not self._relayed:
+            return False
         was_relay_only = self.is_relay_only(node_id)
         if is_direct:
             self._relayed.pop(node_id, None)

@@ -44,10 +44,12 @@ class Timers:
         heap, callbacks = self._heap, self._callbacks
         if callbacks.pop(timer, None) is None:
             return
-        if len(heap) > 2 * len(callbacks) + _SLACK:
+        if heap[0][1] == timer:
+            heapq.heappop(heap)
+            self._settle()
+        elif len(heap) > 2 * len(callbacks) + _SLACK:
             heap[:] = [entry for entry in heap if entry[1] in callbacks]
             heapq.heapify(heap)
-        self._settle()
 
     def fire(self, now: float) -> None:
         """Call what is due at `now`, including what these calls make due."""

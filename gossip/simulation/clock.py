@@ -13,10 +13,13 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
         """Seconds since the simulation began."""
-        self.served = 0
-        """Events so far."""
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
+
+    @property
+    def served(self) -> int:
+        """Events so far."""
+        return self._order - len(self._heap)
 
     def at(self, when: float, call: Callable[..., None], *arguments: object) -> None:
         """Call `call(*arguments)` at `when`; equal times are served in the order they were set."""
@@ -35,7 +38,6 @@ class Clock:
         ask_at = self.now
         while heap and heap[0][0] <= end:
             self.now, _, call, arguments = pop(heap)
-            self.served += 1
             call(*arguments)
             if until is not None and self.now >= ask_at:
                 ask_at = self.now + every_s

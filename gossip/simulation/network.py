@@ -64,6 +64,20 @@ class Faults:
     streams: bool = True
     """Whether streams can be opened."""
 
+    def waits(self, rng: Random) -> list[float]:
+        """Return how long each copy of a packet that arrives is on its way."""
+        if self.loss and rng.random() < self.loss:
+            return []
+        copies = 2 if self.duplicates and rng.random() < self.duplicates else 1
+        return [self._wait(rng) for _ in range(copies)]
+
+    def _wait(self, rng: Random) -> float:
+        shortest, longest = self.latency_s
+        wait = shortest + (longest - shortest) * rng.random()
+        if self.reorder and rng.random() < self.reorder:
+            wait += self.reorder_s * rng.random()
+        return wait
+
 
 class SimNetwork:
     """Machines, links and time."""
@@ -333,19 +347,20 @@ class SimNetwork:
 
     def _set_alarm(self, node: Node, due: float) -> None:
         node.alarm_at = due
-        self._clock.at(max(due, self._clock.now), self._wake, node, node.machine, due)
+        self._clock.at(max(due, self._clock.now), self._wake, node, due)
 
-    def _wake(self, node: Node, machine: Machine, due: float) -> None:
-        if node.alarm_at != due or node.machine is not machine:
+    def _wake(self, node: Node, due: float) -> None:
+        if node.alarm_at != due:
             return
         node.alarm_at = NEVER
         if not node.is_up or node.is_paused:
             return
+        machine, now = node.machine, self._clock.now
         due = machine.next_timer()
-        if due > self._clock.now:  # what the alarm was set for has been cancelled
+        if due > now:  # what the alarm was set for has been cancelled
             self._set_alarm(node, due)
             return
-        machine.handle_timer(now=self._clock.now)
+        machine.handle_timer(now=now)
         self._flush(node)
 
     def _passes(self, node: Node, other: Node) -> bool:
@@ -357,39 +372,47 @@ class SimNetwork:
         self.sent[node.name] += 1
         if len(data) > self.largest:  # noqa: PLR1730 - for every packet: max() takes twice as long
             self.largest = len(data)
+        if address in self.refusing:
+            self.at(
+                2 * self.rng.uniform(*self.faults.latency_s), partial(self._refuse, node, address)
+            )
         other = self._by_address.get(address)
-        faults, rng, clock = self.faults, self.rng, self._clock
-        if self.refusing and address in self.refusing:
-            wait = 2 * rng.uniform(*faults.latency_s)
-            clock.at(clock.now + wait, self._refuse, node, address)
         if other is None or address in self.closed or not self._passes(node, other):
             return
-        if faults.loss and rng.random() < faults.loss:
+        faults, clock = self.faults, self._clock
+        if faults.loss or faults.duplicates or faults.reorder:
+            for wait in faults.waits(self.rng):
+                clock.at(clock.now + wait, self._arrive, node, other, data)
             return
         shortest, longest = faults.latency_s
-        copies = 2 if faults.duplicates and rng.random() < faults.duplicates else 1
-        for _ in range(copies):
-            wait = shortest + (longest - shortest) * rng.random()
-            if faults.reorder and rng.random() < faults.reorder:
-                wait += faults.reorder_s * rng.random()
-            clock.at(clock.now + wait, self._arrive, node, other, data)
+        wait = shortest + (longest - shortest) * self.rng.random()
+        clock.at(clock.now + wait, self._arrive, node, other, data)
 
     def _refuse(self, node: Node, address: Address) -> None:
         if node.is_up and not node.is_paused:
             node.machine.receive_refusal(address, now=self.now)
             self._flush(node)
 
-    def _arrive(self, node: Node, other: Node, data: bytes) -> None:
-        if not other.is_up:
+    def _arrive(self, sender: Node, node: Node, data: bytes, *, is_served: bool = False) -> None:
+        """Let a node take a packet, or keep it in its socket; `is_served`: it comes from there."""
+        if not node.is_up:
             return
         now = self._clock.now
-        if other.busy_until > now or other.inbox or other.is_paused or other.is_blocked:
-            if len(other.inbox) < INBOX_MAX:
-                other.inbox.append((data, node))
-            self._serve_inbox(other)
+        is_busy = node.busy_until > now or node.inbox or node.is_paused or node.is_blocked
+        if is_busy and not is_served:
+            if len(node.inbox) < INBOX_MAX:
+                node.inbox.append((data, sender))
+            self._serve_inbox(node)
             return
-        other.busy_until = now + other.service_s
-        self._take(other, data, node)
+        node.busy_until = now + node.service_s
+        self.delivered += 1
+        # Hashes of numbers do not depend on the process, unlike those of text.
+        self._trace = hash((self._trace, now, node.number, len(data)))
+        node.heard_from = sender.name
+        if self.on_packet is not None:
+            self.on_packet(node, data)
+        node.machine.receive_datagram(data, sender.address, now=now)
+        self._flush(node)
 
     def _serve_inbox(self, node: Node) -> None:
         if node.inbox and not (node.is_serving or node.is_paused or node.is_blocked):
@@ -404,20 +427,8 @@ class SimNetwork:
         if node.is_paused or node.is_blocked or not node.is_up or not node.inbox:
             return
         data, sender = node.inbox.popleft()
-        node.busy_until = self.now + node.service_s
-        self._take(node, data, sender)
+        self._arrive(sender, node, data, is_served=True)
         self._serve_inbox(node)
-
-    def _take(self, node: Node, data: bytes, sender: Node) -> None:
-        now = self._clock.now
-        self.delivered += 1
-        # Hashes of numbers do not depend on the process, unlike those of text.
-        self._trace = hash((self._trace, now, node.number, len(data)))
-        node.heard_from = sender.name
-        if self.on_packet is not None:
-            self.on_packet(node, data)
-        node.machine.receive_datagram(data, sender.address, now=now)
-        self._flush(node)
 
     def _push(self, node: Node, push: StreamPush) -> None:
         """Carry a stream: two round trips, then it arrives whole; or it times out."""
