@@ -361,6 +361,27 @@ async def test_manager_endpoints_need_a_manager_by_certificate_and_by_wish(
     assert manager.raft_joins == []
 
 
+async def test_whoever_was_removed_may_nothing_and_hears_what_to_do(
+    world: World, manager: Manager
+) -> None:
+    certified = world.certify(Role.MANAGER)
+    await world.add_node(certified, Role.MANAGER)
+    await world.propose(DeleteNode(certified.node, timestamp=real_clock()))
+    words = f"node {certified.node} was removed .*`swarm leave --force` .* then join again"
+    async with certified.peers() as peers:
+        with pytest.raises(Forbidden, match=words):
+            await peers.renew([manager.at], new_request().csr)
+        with pytest.raises(Forbidden, match=words):
+            await peers.raft_join(manager.at, "127.0.0.1:2377")
+        with pytest.raises(Forbidden, match=words):
+            await peers.report_sightings(manager.at, SightingReport(()))
+        with pytest.raises(Forbidden, match=words):
+            async for _ in peers.logs(manager.at, LogQuery((), LogOptions())):
+                pass
+    assert await first_word(certified, manager.at) is CloseCode.REMOVED
+    assert manager.raft_joins == []
+
+
 async def test_managers_may(world: World) -> None:
     async with running_managers(world, 2) as (first, second):
         async with second.certified.peers() as peers:

@@ -38,7 +38,7 @@ from cluster.model.cluster import Cluster, ClusterSpec, JoinTokens
 from cluster.model.ids import ClusterId, NetworkId, NodeId, ServiceId, TaskId
 from cluster.model.meta import Meta
 from cluster.model.network import Network, NetworkSpec
-from cluster.model.node import Node, NodeDescription, NodeSpec, NodeState, Role
+from cluster.model.node import Node, NodeDescription, NodeSpec, NodeState, RemovedNode, Role
 from cluster.model.service import (
     Endpoint,
     EndpointMode,
@@ -182,6 +182,11 @@ def test_a_view_shares_what_has_not_changed() -> None:
     assert is_same_for(N1, after, before)
     assert not is_same_for(N2, after, before)
     assert is_same_for(NodeId("stranger"), after, before)
+
+
+def test_every_node_is_told_whom_the_managers_removed() -> None:
+    removed = {n: RemovedNode(n, 1.0) for n in (NodeId("z"), NodeId("b"))}
+    assert view_of(allocating([], removed=removed)).info.removed == ("z", "b")
 
 
 def test_the_clusters_facts() -> None:
