@@ -19,6 +19,8 @@ from functools import lru_cache
 
 from gossip.directory import Directory
 from gossip.member import MemberTable
+from gossip.proof import head_mark
+from gossip.table import Log
 from gossip.wire import (
     MEMBERS_MAX,
     NODES,
@@ -78,7 +80,7 @@ class Summary:
         if scope != NODES:
             if log is None:
                 return None
-            return DigestEntry(owner, log.stamp, *log.position, 0, _clock(log.head))
+            return DigestEntry(owner, log.stamp, *log.position, 0, _mark(log))
         state = State.ALIVE
         record = self._me()
         if owner != record.node_id:
@@ -90,7 +92,7 @@ class Summary:
         mark = record.incarnation * 4 + state
         if log is None or log.stamp != stamp:
             return DigestEntry(owner, stamp, 0, 0, mark)
-        return DigestEntry(owner, stamp, *log.position, mark, _clock(log.head))
+        return DigestEntry(owner, stamp, *log.position, mark, _mark(log))
 
     def entries(self, scope: str, mask: int = ALL_BUCKETS) -> tuple[DigestEntry, ...]:
         """Return what is known of the owners in the buckets of `mask`."""
@@ -233,8 +235,9 @@ def compare(scope: str, mine: DigestEntry, other: DigestEntry) -> Lead:
     return lead
 
 
-def _clock(head: Head | None) -> int:
-    return 0 if head is None else head.hlc
+def _mark(log: Log) -> int:
+    proof = log.proof
+    return 0 if proof is None else head_mark(proof)
 
 
 def _parts(records: list[Record], room: int) -> list[list[Record]]:

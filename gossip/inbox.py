@@ -253,4 +253,4 @@ class Inbox:
         for said in (delta.node, delta.claim):
             if said is not None and delta.scope == NODES:
                 self._notary.take(said, source, now=now, is_relayed=False)
-        self._ledger.take_delta(delta, now=now)
+        self._ledger.take_delta(delta, source, now=now)

@@ -22,13 +22,13 @@ from functools import partial
 from gossip.broadcast import Rank
 from gossip.directory import Directory
 from gossip.member import Verdict
-from gossip.proof import head_of, is_proven
+from gossip.proof import head_of, is_proven, rank
 from gossip.spread import Spread
 from gossip.stats import Counters
 from gossip.sync import Syncer
 from gossip.timers import Timers
 from gossip.trust import Check, Trust
-from gossip.wire import RECORDS_PER_LOG_MAX, Delta, Head, Record, Update
+from gossip.wire import RECORDS_PER_LOG_MAX, Address, Delta, Head, Record, Update
 
 _HEAD_PAUSE_S = 1.0
 """Least time between two heads of one log."""
@@ -89,13 +89,13 @@ class Ledger:
             case Verdict.AHEAD:
                 self._counters.updates_refused += 1
 
-    def take_delta(self, delta: Delta, *, now: float) -> None:
-        """Take a stretch of another's log, or a head alone."""
+    def take_delta(self, delta: Delta, source: Address, *, now: float) -> None:
+        """Take a stretch of another's log, or a head alone, which came from `source`."""
         self._counters.deltas_in += 1
         if not self._directory.is_welcome(delta.scope, delta.owner, delta.stamp):
             self._counters.deltas_refused += 1
             return
-        records = self._proven(delta, now=now)
+        records = self._proven(delta, source, now=now)
         if records is None:
             updates = (Update(delta.scope, delta.owner, delta.stamp, r) for r in delta.records)
             taken = [u.record for u in updates if self._merge(u, now=now) is Verdict.NEW]
@@ -129,7 +129,7 @@ class Ledger:
             self._sync.hurry(update.scope, now=now)
         return verdict
 
-    def _proven(self, delta: Delta, *, now: float) -> list[Record] | None:
+    def _proven(self, delta: Delta, source: Address, *, now: float) -> list[Record] | None:
         """Return what the log is after `delta`, if that is new and its head proves it."""
         head = delta.head
         if head is None or (head.maximum, head.gc) != (delta.end, delta.gc):
@@ -142,9 +142,11 @@ class Ledger:
         if self._trust.check_head(delta, head, now=now) is not Check.PASSED:
             return None  # before the outcome is hashed: that takes far longer
         records = self._directory.table.outcome(delta)
-        if records is None or not is_proven(records, head):
-            return None
-        return records
+        if records is not None and is_proven(records, head):
+            return records
+        if self._directory.table.contradicts(delta):
+            self._sync.pull_whole(delta, source, now=now)
+        return None
 
     def _relay_head(self, delta: Delta, *, now: float) -> None:
         bare = replace(delta, node=None, claim=None)
@@ -169,4 +171,4 @@ class Ledger:
 def _is_newer(head: Head, proof: Head | None) -> bool:
     if proof is None:
         return True
-    return (head.maximum, head.gc, head.hlc) > (proof.maximum, proof.gc, proof.hlc)
+    return rank(head) > rank(proof)

@@ -38,6 +38,7 @@ from gossip.wire import (
     NODES,
     Address,
     CertificateOffer,
+    Delta,
     Digest,
     DigestEntry,
     NodeRecord,
@@ -57,6 +58,10 @@ _FRAME_BYTES = 1 << 20
 _PUSH_BYTES_MAX = 20 << 20
 _STREAM_PAUSE_S = 15.0
 """A peer gets no other stream so long, unless the first is done; nor after one failed."""
+_WHOLE_PAUSE_S = 20.0
+_WHOLE_BURST = 3.0
+"""How often one log is asked for anew because a part does not fit: an owner that contradicts itself
+may say so in few bytes, and its log may have megabytes."""
 _DIGEST_UNITS = 0.2
 _OWNERS_PER_UNIT = 256
 _GAP_UNITS = 0.1
@@ -109,6 +114,8 @@ class Syncer:
         self._no_stream: dict[str, float] = {}
         self._pulled = Budgets(rate=1.0, most=1.0)
         """By address."""
+        self._pulled_whole = Budgets(rate=1 / _WHOLE_PAUSE_S, most=_WHOLE_BURST)
+        """By scope and owner."""
         self._lost: list[Address] = []
         self._lost_at = -1
 
@@ -168,6 +175,12 @@ class Syncer:
         is_due = self._pulled.take(f"{host} {port}", now=now)
         if is_due and self._outbox.may_answer(address, now=now):
             self.contact(address, me)
+
+    def pull_whole(self, delta: Delta, address: Address, *, now: float) -> None:
+        """Ask for the whole log that a delta is of, now and then: a part of it does not fit."""
+        if self._pulled_whole.take(f"{delta.scope} {delta.owner}", now=now):
+            entry = DigestEntry(delta.owner, delta.stamp, 0, 0)
+            self._outbox.send(address, Digest(delta.scope, Stage.PULL, 0, b"", (entry,)))
 
     def try_lost(self, me: NodeRecord) -> bool:
         """Contact a dead member, or a bootstrap address where nobody known lives.

@@ -9,6 +9,7 @@ Signatures are not this module's: what is put here has been checked (`ledger`).
 
 Invariants:
     a log's stamp never decreases, nor its (maximum, gc) under one stamp;
+    what a head has proven, no single record changes: only a later head does;
     every version up to `maximum` is known, or was replaced by one that is or will be known;
     a key that was deleted is not back unless its owner wrote it again.
 """
@@ -19,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gossip.member import Verdict
+from gossip.proof import rank
 from gossip.wire import (
     LOG_BYTES_MAX,
     NODES,
@@ -91,6 +93,10 @@ class Log:
         head = self.head
         is_current = head is not None and (head.maximum, head.gc) == (self.maximum, self.gc)
         return head if is_current else None
+
+    def settles(self, version: int) -> bool:
+        """Tell whether a head has proven what the log is up to a version, which it includes."""
+        return version <= self.maximum and self.proof is not None
 
     def set(self, record: Record) -> None:
         """Store `record` in place of what its key held."""
@@ -180,6 +186,8 @@ class Table:
         if log.is_hollow:
             return Verdict.AHEAD
         record, held = update.record, log.records.get(update.record.key)
+        if log.settles(record.version):
+            return Verdict.KNOWN
         if held is not None and held.version < record.version:
             return Verdict.NEW
         is_covered = record.version <= log.maximum or record.version in log.ahead
@@ -211,17 +219,29 @@ class Table:
                 merged[record.key] = record
         return [r for r in merged.values() if r.value is not None or r.version > delta.gc]
 
+    def contradicts(self, delta: Delta) -> bool:
+        """Tell whether a delta that its head does not prove should have been enough.
+
+        Nothing before it is missing here and nothing after it is known, so either its owner wrote
+        two logs for one version, or whoever told it left something out.
+        """
+        log = self.get(delta.scope, delta.owner)
+        if log is None or log.stamp != delta.stamp or log.is_hollow:
+            return False
+        newest = max((record.version for record in log.records.values()), default=0)
+        return 0 < delta.start <= log.maximum and newest <= delta.end
+
     def put_proven(self, delta: Delta, records: Sequence[Record]) -> Verdict:
         """Merge a log's `outcome` of which it is proven that nothing is missing.
 
         AHEAD means that it is over the limits.
         """
         log = self._open(delta.scope, delta.owner, delta.stamp)
-        if log is None or delta.end < log.maximum or delta.gc < log.gc:
+        if log is None or (delta.end, delta.gc) < (log.maximum, log.gc):
             return Verdict.STALE
         if not log.has_room_for(records):
             return Verdict.AHEAD
-        before = {key: record.version for key, record in log.records.items()}
+        before = log.records
         kept = [record for record in log.records.values() if record.version > delta.end]
         log.clear()
         for record in (*records, *kept):
@@ -229,11 +249,10 @@ class Table:
                 log.set(record)
         log.is_hollow = False
         log.cover(delta.end)
-        log.collect(delta.gc)
-        if delta.head is not None and (log.head is None or log.head.hlc < delta.head.hlc):
+        log.gc = delta.gc
+        if delta.head is not None and (log.head is None or rank(log.head) < rank(delta.head)):
             log.head = delta.head
-        after = {key: record.version for key, record in log.records.items()}
-        return Verdict.KNOWN if before == after else Verdict.NEW
+        return Verdict.KNOWN if _says_the_same(before, log.records) else Verdict.NEW
 
     def drop(self, scope: str, owner: str) -> bool:
         """Forget a log; tell whether there was one."""
@@ -264,6 +283,8 @@ def _merge(log: Log, record: Record) -> Verdict:
     held = log.records.get(record.key)
     if held is None and record.version <= log.maximum:
         return Verdict.STALE  # its tombstone has come and gone
+    if log.settles(record.version):
+        return Verdict.KNOWN
     if held is not None and held.version >= record.version:
         log.note(record.version)
         return Verdict.KNOWN
@@ -272,6 +293,14 @@ def _merge(log: Log, record: Record) -> Verdict:
     log.set(record)
     log.note(record.version)
     return Verdict.NEW
+
+
+def _says_the_same(before: dict[str, Record], after: dict[str, Record]) -> bool:
+    """Compare all but signatures, which are others once a certificate was renewed."""
+    return before.keys() == after.keys() and all(
+        record.version == after[key].version and record.value == after[key].value
+        for key, record in before.items()
+    )
 
 
 def _size(record: Record) -> int:

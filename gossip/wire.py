@@ -208,7 +208,7 @@ class DigestEntry:
     mark: int = 0
     """In scope `NODES`: incarnation * 4 + state."""
     proved: int = 0
-    """Clock of the newest head that is known; 0: none."""
+    """Mark of the head that proves just this (`proof.head_mark`); 0: none is known."""
 
 
 @dataclass(frozen=True, slots=True)

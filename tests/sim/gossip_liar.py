@@ -335,6 +335,27 @@ class Liar:
             CertificateOffer(self._rng.randbytes(self._rng.randint(0, 1200))),
         ]
 
+    def contradict_itself(self, node: Node) -> None:
+        """Tell a node one of the logs that it could have written, and others that it has."""
+        rng = self._rng
+        stamp = self._stamp()
+        versions = rng.sample(range(100, 106), rng.randint(1, 3))
+        records = [
+            self._pen.trust.sign_update(
+                Update(self.scope, NAME, stamp, Record(key, version, 0, rng.randbytes(1)))
+            ).record
+            for key, version in zip("abc", versions, strict=False)
+        ]
+        end = rng.choice((max(versions), 106))
+        gc = rng.choice((0, 99, end))
+        head = head_of(records, maximum=end, gc=gc, hlc=rng.choice((1, 2, 1 << 60)))
+        head = self._pen.trust.sign_head(self.scope, NAME, stamp, head)
+        whole = Delta(self.scope, NAME, stamp, 0, end, gc, tuple(records), head)
+        self.tell(node, whole)
+        for other in self.net.up:
+            if other.name != NAME and rng.random() < 0.3:
+                self.tell(other, replace(whole, start=end, records=()))
+
     def _twin(self, other: NodeRecord) -> list[Message]:
         """Use its own certificate for a node whose id is like another's."""
         record = replace(other, node_id=other.node_id + "2", epoch=_HUGE)

@@ -59,6 +59,10 @@ class _World:
             if node.name != name
         )
 
+    def deltas(self) -> int:
+        """Return how many stretches of logs honest nodes have been told."""
+        return sum(node.machine.counters.deltas_in for node in self.honest)
+
     def check(self) -> None:
         """Check that what honest nodes believe of honest nodes is as it was."""
         for node in self.honest:
@@ -186,6 +190,24 @@ def test_who_spends_anothers_counters_silences_nobody(seed: int) -> None:
 
     assert world.agrees()
     assert sum(node.machine.counters.replayed for node in world.honest) > 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_one_that_contradicts_itself_makes_no_traffic_afterwards(seed: int) -> None:
+    """It signs several logs of its own for one version, and tells each node another."""
+    world = _World(seed)
+    net, rng = world.net, Random(seed)
+    for _ in range(6):
+        world.liar.contradict_itself(rng.choice(world.honest))
+        net.run(rng.expovariate(2))
+    net.run(45)
+    told = world.deltas()
+    net.run(10)
+
+    assert world.deltas() == told
+    seen = [net.seen(node.name, _SCOPE) for node in world.honest]
+    assert all(each == seen[0] for each in seen)
+    world.check()
 
 
 def test_one_accuser_is_not_enough_however_often_it_speaks() -> None:

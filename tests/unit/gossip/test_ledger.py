@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from gossip.keyring import Keyring
 from gossip.machine import Machine
+from gossip.message import unpack_untrusted
 from gossip.proof import head_of
-from gossip.wire import NODES, Delta, Head, Record, Stamp, Update
-from tests.unit.gossip.pair import exchange, make_machine, meet, records
-from tests.unit.gossip.stranger import Stranger
+from gossip.wire import NODES, Delta, Digest, DigestEntry, Head, Record, Stage, Stamp, Update
+from tests.unit.gossip.pair import KEYS, exchange, make_machine, meet, records
+from tests.unit.gossip.stranger import ADDRESS, Stranger
 
 STAMP = Stamp(50, 1)
 
@@ -179,6 +181,68 @@ def test_an_old_head_takes_nothing_back(a: Machine, z: _Owner) -> None:
 
     assert _seen(a) == {}
     assert _position(a) == (2, 0)
+
+
+def test_what_a_head_has_proven_no_single_record_changes(a: Machine, z: _Owner) -> None:
+    z.tell(a, z.delta(z.write("k", 2), z.write("l", 4)))
+    z.tell(a, z.write("k", 2, b"other"), z.write("k", 3, b"other"), z.write("m", 1))
+
+    assert _seen(a) == {"k": b"v", "l": b"v"}
+    z.tell(a, z.write("k", 5, b"new"))
+    assert _seen(a) == {"k": b"new", "l": b"v"}
+
+
+def _two_logs(z: _Owner) -> tuple[Delta, Delta]:
+    """Return two logs of one version, the second with the later head."""
+    first, second = z.delta(z.write("k", 1, b"1")), z.delta(z.write("k", 1, b"2"))
+    return first, replace(second, head=z.head(second.records, 1, 0, hlc=2))
+
+
+def _asked(machine: Machine) -> list[Digest]:
+    ring = Keyring(cluster_id="c", node_id="reader", epoch=1, keys=KEYS)
+    said = [
+        message
+        for data, to in machine.datagrams_to_send()
+        for message in unpack_untrusted(ring.open_untrusted(data).body)
+        if to == ADDRESS
+    ]
+    return [m for m in said if isinstance(m, Digest) and m.stage is Stage.PULL]
+
+
+def test_of_two_logs_of_one_version_the_one_with_the_later_head_is_right(
+    a: Machine, z: _Owner
+) -> None:
+    first, second = _two_logs(z)
+    z.tell(a, first)
+    a.datagrams_to_send()
+    z.tell(a, replace(second, start=1, records=()))
+    (asked,) = _asked(a)
+    assert asked.entries == (DigestEntry("z", STAMP, 0, 0),)
+    assert _seen(a) == {"k": b"1"}
+    z.tell(a, second)
+    assert _seen(a) == {"k": b"2"}
+    z.tell(a, first, replace(first, start=1, records=()))
+
+    assert _seen(a) == {"k": b"2"}
+    assert _asked(a) == []
+
+
+def test_a_log_that_contradicts_itself_is_asked_for_now_and_then(a: Machine, z: _Owner) -> None:
+    first, second = _two_logs(z)
+    z.tell(a, first)
+    for _ in range(20):
+        z.tell(a, replace(second, start=1, records=()))
+
+    assert len(_asked(a)) == 3
+
+
+def test_a_head_that_comes_before_its_records_asks_for_nothing(a: Machine, z: _Owner) -> None:
+    z.tell(a, z.delta(z.write("k", 1)))
+    whole = z.delta(z.write("k", 1), z.write("l", 2), z.write("m", 3))
+    z.tell(a, replace(whole, start=3, records=()))
+    z.tell(a, z.write("o", 4), replace(whole, start=1, records=whole.records[1:]))
+
+    assert _asked(a) == []
 
 
 def test_heads_are_signed_at_most_once_a_second_and_never_at_rest() -> None:
