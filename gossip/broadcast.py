@@ -118,6 +118,11 @@ class _Tiers:
 class Queues:
     """All updates a node has to pass on, by scope."""
 
+    __slots__ = (
+        "_ranks",
+        "dropped",
+    )
+
     def __init__(self) -> None:
         self.dropped = 0
         self._ranks: tuple[dict[str, _Tiers], ...] = tuple({} for _ in Rank)

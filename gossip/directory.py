@@ -38,6 +38,23 @@ from gossip.wire import (
 class Directory:
     """One node's records and everyone's, as they can be seen from here."""
 
+    __slots__ = (
+        "_attachments",
+        "_config",
+        "_members",
+        "_nodes_version",
+        "_peers",
+        "_peers_at",
+        "_sign",
+        "_tombstones",
+        "_views",
+        "changed",
+        "dirty",
+        "epoch",
+        "node_id",
+        "table",
+    )
+
     def __init__(
         self,
         *,

@@ -34,6 +34,15 @@ _ASKED_MAX = 1024
 class Doubts:
     """One node's questions about the counters of others."""
 
+    __slots__ = (
+        "_echoes",
+        "_outbox",
+        "_prove",
+        "_questions",
+        "_rng",
+        "asked",
+    )
+
     def __init__(self, *, rng: Random, outbox: Outbox, prove: Callable[[Place, int], None]) -> None:
         """`prove`: called with a place and its sender's true counter."""
         self._rng = rng

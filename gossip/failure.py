@@ -78,6 +78,29 @@ class _Probe:
 class Detector:
     """Probes members; what follows from a failure or a death is the caller's."""
 
+    __slots__ = (
+        "_checks",
+        "_config",
+        "_counters",
+        "_helper",
+        "_me",
+        "_members",
+        "_on_failure",
+        "_outbox",
+        "_probe",
+        "_refuted_at",
+        "_rng",
+        "_timers",
+        "_trust",
+        "_turn",
+        "_ward",
+        "_ward_of",
+        "health",
+        "on_probe",
+        "paths",
+        "suspicions",
+    )
+
     def __init__(
         self,
         *,

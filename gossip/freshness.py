@@ -55,6 +55,8 @@ class Guard:
 class Guards:
     """What was seen since its counter was proved, by place."""
 
+    __slots__ = ("by_place",)
+
     def __init__(self) -> None:
         self.by_place: OrderedDict[Place, Guard] = OrderedDict()
         """Empty in good times, when nobody needs to look."""

@@ -39,6 +39,14 @@ class _Relay:
 class Helper:
     """One node's help for others."""
 
+    __slots__ = (
+        "_config",
+        "_members",
+        "_outbox",
+        "_relays",
+        "_timers",
+    )
+
     def __init__(
         self, *, config: GossipConfig, timers: Timers, members: MemberTable, outbox: Outbox
     ) -> None:

@@ -47,6 +47,20 @@ from gossip.wire import (
 class Inbox:
     """One node's incoming packets."""
 
+    __slots__ = (
+        "_codec",
+        "_counters",
+        "_doubts",
+        "_ledger",
+        "_members",
+        "_membership",
+        "_notary",
+        "_on_newer_key",
+        "_outbox",
+        "_sync",
+        "_trust",
+    )
+
     def __init__(
         self,
         *,

@@ -176,6 +176,24 @@ def sender_tag(node_id: str) -> bytes:
 class Keyring:
     """One node's keys: seals as this node, opens whatever the ring can open."""
 
+    __slots__ = (
+        "_ciphers",
+        "_cluster",
+        "_counter",
+        "_epoch",
+        "_guards",
+        "_heard",
+        "_keys",
+        "_opened",
+        "_origins",
+        "_primary",
+        "_sealers",
+        "_tag",
+        "_windows",
+        "home_of",
+        "secrets",
+    )
+
     def __init__(
         self, *, cluster_id: str, node_id: str, epoch: int, keys: Sequence[GossipKey]
     ) -> None:

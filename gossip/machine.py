@@ -79,6 +79,30 @@ _LOST_S = 10.0
 class Machine:
     """One node's gossip."""
 
+    __slots__ = (
+        "_config",
+        "_directory",
+        "_events",
+        "_hybrid",
+        "_inbox",
+        "_is_started",
+        "_keyring",
+        "_keys_wanted_at",
+        "_ledger",
+        "_members",
+        "_membership",
+        "_outbox",
+        "_queues",
+        "_retry_s",
+        "_rng",
+        "_spread",
+        "_summary",
+        "_sync",
+        "_timers",
+        "_trust",
+        "counters",
+    )
+
     def __init__(
         self,
         *,

@@ -55,6 +55,17 @@ class Member:
 class MemberTable:
     """All known members but this node."""
 
+    __slots__ = (
+        "_gone",
+        "_live",
+        "_members",
+        "_places",
+        "_tags",
+        "by_tag",
+        "claims",
+        "version",
+    )
+
     def __init__(self) -> None:
         self.version = 0
         """Grows with every change."""

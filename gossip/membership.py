@@ -52,6 +52,32 @@ _INCARNATION_MAX = 2**32 - 2
 class Membership:
     """One node's dealings with members."""
 
+    __slots__ = (
+        "_config",
+        "_counters",
+        "_directory",
+        "_epoch_raised_at",
+        "_events",
+        "_hlc",
+        "_is_reconnecting",
+        "_lives",
+        "_members",
+        "_on_epoch",
+        "_outbox",
+        "_reminded",
+        "_removed",
+        "_retry",
+        "_rng",
+        "_spread",
+        "_timers",
+        "_trust",
+        "detector",
+        "has_left",
+        "me",
+        "met_at",
+        "since",
+    )
+
     def __init__(
         self,
         *,

@@ -49,6 +49,20 @@ class StreamPush:
 class Outbox:
     """One node's outgoing packets."""
 
+    __slots__ = (
+        "_answers",
+        "_codec",
+        "_counters",
+        "_directory",
+        "_members",
+        "_queues",
+        "_tells_suspects",
+        "encode",
+        "parcels",
+        "pushes",
+        "room",
+    )
+
     def __init__(
         self,
         *,

@@ -21,6 +21,13 @@ _RELAYED_PROBES = 5
 class Paths:
     """One node's ways to the others."""
 
+    __slots__ = (
+        "_config",
+        "_on_change",
+        "_relayed",
+        "_round_trips",
+    )
+
     def __init__(self, *, config: GossipConfig, on_change: Callable[[str, bool], None]) -> None:
         self._config = config
         self._on_change = on_change

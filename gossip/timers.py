@@ -20,6 +20,13 @@ class Timers:
     Invariant: outside of `fire`, what is first in the heap was not cancelled.
     """
 
+    __slots__ = (
+        "_callbacks",
+        "_heap",
+        "_last_id",
+        "due",
+    )
+
     def __init__(self) -> None:
         self.due = _NEVER
         """When the earliest timer is due, or infinity."""

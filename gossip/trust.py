@@ -61,6 +61,18 @@ class Check(Enum):
 class Trust:
     """One node's pen and its eye for signatures."""
 
+    __slots__ = (
+        "_account_of",
+        "_budgets",
+        "_by_node",
+        "_certificates",
+        "_clock",
+        "_context",
+        "_counters",
+        "_identity",
+        "speaker",
+    )
+
     def __init__(
         self,
         *,

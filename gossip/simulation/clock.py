@@ -10,6 +10,12 @@ from typing import Any
 class Clock:
     """Time, and what happens when."""
 
+    __slots__ = (
+        "_heap",
+        "_order",
+        "now",
+    )
+
     def __init__(self) -> None:
         self.now = 0.0
         """Seconds since the simulation began."""

@@ -51,6 +51,8 @@ class Packet(bytes):
 class ObjectCodec:
     """A codec that hands messages over as they are."""
 
+    __slots__ = ("_keyring",)
+
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
 
