@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -13,7 +14,7 @@ from cluster.model.cluster import Cluster, ClusterSpec, GossipKey, JoinTokens
 from cluster.model.ids import ClusterId, NodeId
 from cluster.model.node import Node, NodeDescription, NodeSpec, NodeState, Role
 from cluster.node.leader import Leader
-from cluster.state.changes import PutCluster, PutNode
+from cluster.state.changes import DeleteNode, PutCluster, PutNode
 from cluster.store.local import LocalConsensus
 from cluster.store.proposer import Proposer
 from cluster.store.replica import Replica
@@ -94,3 +95,20 @@ async def test_a_key_that_was_primary_for_long_enough_is_followed_by_a_fresh_one
     first, second = world.ring()
     assert len(second.secret) == len(first.secret) == 32
     assert second.secret != first.secret
+
+
+async def test_the_keys_that_a_removed_node_may_hold_are_replaced_as_soon_as_it_is_removed() -> (
+    None
+):
+    world = World()
+    await world.found()
+    other = replace(world.replica.snapshot().nodes[A], id=NodeId("b"), index=2)
+    await world.proposer.propose([PutNode(other)])
+    world.now += 3600
+    async with asyncio.TaskGroup() as group:
+        leading = group.create_task(world.leader().run())
+        await world.proposer.propose([DeleteNode(other.id, timestamp=world.now)])
+        await world.until_ring("primary", "accept")
+        world.rings = {A: ring_digest(world.ring())}
+        await world.until_ring("retired", "primary")
+        leading.cancel()
