@@ -3,8 +3,9 @@
 Driven by gossip, by `listen` (where) and by `trust` (whom). Proofs are checked a few at a time, so
 that the daemon goes on meanwhile.
 
-Invariant: a look counts as a whole; until it is done, what was heard before it counts, and of a
-scope that is new nothing is known (`is_ready`).
+Invariants: a look counts as a whole; until it is done, what was heard before it counts, and of a
+scope that is new nothing is known (`is_ready`). After a start, what is remembered of an owner
+stands in until all that it has said is known.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from collections.abc import Callable
 
 from cluster.agent.hosts import Answers, DeadMember, Hosts
 from cluster.agent.publisher import Gossip
-from cluster.agent.sightings import RawRecord, Reader, Reading, Sightings, recall, with_lost
+from cluster.agent.sightings import (
+    RawRecord,
+    Reader,
+    Reading,
+    Sightings,
+    is_repeated,
+    recall,
+    with_lost,
+)
 from cluster.allocation.tokens import Verifier
 from cluster.model.assignment import ClusterInfo
 from cluster.model.ids import ClusterId, NodeId
@@ -35,6 +44,8 @@ RECALL_UNKNOWN_S = 30.0
 """After a start: how long members that gossip has not found yet count as live."""
 RECALL_SILENT_S = 3.0
 """After a start: how long the records of live members may still be on their way."""
+RECALL_FIRST_S = 2.0
+"""After a start: how long the others may take to be heard at all."""
 
 
 class Listener:
@@ -72,6 +83,9 @@ class Listener:
         """What gossip said last, with what is remembered."""
         self.reading = Reading()
         """What that means."""
+        self.is_up_to_date = False
+        """The others have been heard since the start, or waited for: what is remembered is at least
+        as old as what the kernel holds."""
 
     @property
     def is_ready(self) -> bool:
@@ -109,18 +123,22 @@ class Listener:
 
     async def _forget(self) -> None:
         """Look again when what is remembered no longer counts."""
-        await asyncio.sleep(RECALL_SILENT_S)
-        self._due.set()
-        await asyncio.sleep(RECALL_UNKNOWN_S - RECALL_SILENT_S)
+        passed_s = 0.0
+        for at_s in (RECALL_FIRST_S, RECALL_SILENT_S, RECALL_UNKNOWN_S):
+            await asyncio.sleep(at_s - passed_s)
+            passed_s = at_s
+            self._due.set()
         self._remembered = Sightings()
-        self._due.set()
 
     async def _look(self) -> None:
         """Take in what gossip says now."""
         now = asyncio.get_running_loop().time()
         scopes, reader = self._scopes, self._reader
+        is_whole = now - self._started_at < RECALL_SILENT_S
+        said = _sightings(self._gossip, scopes, is_whole=is_whole)
+        is_heard = bool(scopes) and is_repeated(said, self._remembered, scopes, self._node)
         self.sightings = recall(
-            _sightings(self._gossip, scopes),
+            said,
             self._remembered,
             unknown_live=now - self._started_at < RECALL_UNKNOWN_S,
             silent_live=now - self._started_at < RECALL_SILENT_S,
@@ -138,6 +156,8 @@ class Listener:
         reading = reader.reading(self.sightings, scopes)
         self.reading = with_lost(reading, self._hosts.living, self.reading)
         self._read_scopes = scopes
+        is_late = now - self._started_at >= RECALL_FIRST_S
+        self.is_up_to_date = self.is_up_to_date or is_heard or is_late
         self._warn(now)
         self._on_heard()
 
@@ -162,9 +182,14 @@ def _dead(gossip: Gossip) -> dict[NodeId, DeadMember]:
     }
 
 
-def _sightings(gossip: Gossip, scopes: frozenset[str]) -> Sightings:
+def _sightings(gossip: Gossip, scopes: frozenset[str], *, is_whole: bool) -> Sightings:
+    """Return what gossip says; is_whole: of an owner nothing until everything before it is known.
+
+    After a start the newest records come first: half of what an owner has would cut off the rest.
+    """
     members = gossip.members()
     is_live = {member.node_id: member.state <= State.SUSPECT for member in members}
+    partial = _partial(gossip, scopes) if is_whole else frozenset[tuple[str, str]]()
     return Sightings(
         live={NodeId(m.node_id): m.data_address for m in members if is_live[m.node_id]},
         dead=frozenset(NodeId(m.node_id) for m in members if not is_live[m.node_id]),
@@ -173,7 +198,18 @@ def _sightings(gossip: Gossip, scopes: frozenset[str]) -> Sightings:
             scope: tuple(
                 RawRecord(NodeId(record.owner), record.key, record.value)
                 for record in gossip.records(scope)
+                if (scope, record.owner) not in partial
             )
             for scope in sorted(scopes)
         },
+    )
+
+
+def _partial(gossip: Gossip, scopes: frozenset[str]) -> frozenset[tuple[str, str]]:
+    known = {(log.scope, log.owner): log.version for log in gossip.logs()}
+    return frozenset(
+        (scope, record.owner)
+        for scope in scopes
+        for record in gossip.records(scope)
+        if record.version > known.get((scope, record.owner), record.version)
     )

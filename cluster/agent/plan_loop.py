@@ -22,7 +22,7 @@ from pathlib import Path
 
 from cluster.agent import planner
 from cluster.agent.applied import APPLIED_KEY, encode_applied
-from cluster.agent.drain import unacknowledged
+from cluster.agent.drain import Row, unacknowledged
 from cluster.agent.endpoints import endpoint_values
 from cluster.agent.hosts import Answers
 from cluster.agent.listener import Listener
@@ -93,6 +93,8 @@ class _Wanted:
     plan: NodePlan
     draining: frozenset[tuple[str, TaskId]]
     """Scope and task of what it gives no new connections."""
+    is_early: bool = False
+    """The others have not been heard since the start: what the kernel holds is no older."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class PlanLoop:
         on_change: Callable[[], None],
         remembered: Sightings,
         host_answers: Answers,
+        has_predecessor: bool,
     ) -> None:
         """Wire up; nothing happens before `run`.
 
@@ -128,6 +131,7 @@ class PlanLoop:
             apply_names: makes the DNS server answer from a plan that was applied.
             open_ports: what processes listen on in a sandbox; None: nobody can tell.
             host_answers: whether the host of a dead member lives.
+            has_predecessor: a daemon before this one may have left a plan in the kernel.
             on_change: called when a plan was applied, could not be, or others said something.
             remembered: what gossip said before this start.
         """
@@ -141,9 +145,12 @@ class PlanLoop:
         self._listener = Listener(
             node, gossip, remembered=remembered, host_answers=host_answers, on_heard=self._take_news
         )
+        self._has_predecessor = has_predecessor
         self._local: Local | None = None
         self._changed = asyncio.Event()
         self._applied: _Wanted | None = None
+        self._named: _Wanted | None = None
+        """An early plan whose names are answered, and nothing else of it is in effect."""
         self._sandboxes: frozenset[str] = frozenset()
         self._applied_at = 0.0
         self._last_apply_ms = 0.0
@@ -165,6 +172,11 @@ class PlanLoop:
     def plan(self) -> NodePlan | None:
         """The plan that was applied last; None: none yet."""
         return None if self._applied is None else self._applied.plan
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether what this node has to say is with gossip."""
+        return bool(self._publisher.said.scopes)
 
     def sandbox(self, task: TaskId) -> Path | None:
         """Return where a task's sandbox is; None: it is not there."""
@@ -198,20 +210,21 @@ class PlanLoop:
         except OSError:
             return True  # the sandbox is gone, and soon the task
 
-    def is_acknowledged(self, task: TaskId) -> bool:
-        """Return whether no plan, here or elsewhere, gives a draining task new connections."""
+    def is_acknowledged(self, task: TaskId, owing: AbstractSet[Row]) -> bool:
+        """See `task_runner.Network`."""
         if self._applied is None:
             return False
         scopes = {p.scope for p in self._publisher.said.records if _task_of(p) == task}
         if any((scope, task) not in self._applied.draining for scope in scopes):
             return False
-        return not unacknowledged(task, scopes, self._listener.reading)
+        return not unacknowledged(task, scopes, self._listener.reading, owing)
 
-    def waits_for_suspect(self, task: TaskId) -> bool:
-        """Return whether a node that may be dead still may connect to a draining task."""
+    def suspects(self, task: TaskId) -> frozenset[Row]:
+        """See `task_runner.Network`."""
         scopes = {p.scope for p in self._publisher.said.records if _task_of(p) == task}
         reading = self._listener.reading
-        return not unacknowledged(task, scopes, reading).isdisjoint(reading.suspects)
+        owing = unacknowledged(task, scopes, reading)
+        return frozenset(row for row in owing if row[1] in reading.suspects)
 
     async def run(self) -> None:
         """Plan and apply until cancelled."""
@@ -252,7 +265,7 @@ class PlanLoop:
         local = self._local
         if local is None or all(node.id != self._node for node in local.info.nodes):
             return
-        wanted = _publication(local, self._applied)
+        wanted = _publication(local, self._applied, has_predecessor=self._has_predecessor)
         self._publisher.say(wanted)
         self._listener.listen(wanted.scopes)
 
@@ -276,11 +289,16 @@ class PlanLoop:
         if planned is None:
             return None
         self._conflicts = planned.conflicts
-        return _Wanted(planned.plan, planned.draining)
+        is_early = not self._listener.is_up_to_date
+        return _Wanted(planned.plan, planned.draining, is_early)
 
     def _decide(self, wanted: _Wanted | None) -> list[_Wanted]:
         age_s = asyncio.get_running_loop().time() - self._applied_at
-        if wanted is None or (wanted == self._applied and age_s < self._retry_s()):
+        if (
+            wanted is None
+            or wanted == self._named
+            or (wanted == self._applied and age_s < self._retry_s())
+        ):
             return []
         return [wanted]
 
@@ -294,6 +312,10 @@ class PlanLoop:
     async def _apply(self, actions: Sequence[_Wanted]) -> None:
         clock = asyncio.get_running_loop().time
         for wanted in actions:
+            if wanted.is_early:
+                await self._apply_names(wanted.plan)
+                self._named = wanted
+                continue
             begun = clock()
             # While it is under way, a sandbox to be removed may be half gone.
             kept = {sandbox.id for sandbox in wanted.plan.sandboxes}
@@ -335,8 +357,11 @@ def _task_of(place: Place) -> str:
     return place.key.partition(".")[0]
 
 
-def _publication(local: Local, applied: _Wanted | None) -> Publication:
-    """Return what this node says: its endpoints, and what its applied plan avoids."""
+def _publication(local: Local, applied: _Wanted | None, *, has_predecessor: bool) -> Publication:
+    """Return what this node says: its endpoints, and what its applied plan avoids.
+
+    Of a plan that a predecessor applied nothing is known: it may avoid nothing.
+    """
     tasks = (local.assignment.tasks.get(task) for task in local.sandboxes)
     attachments = (a.network for task in tasks if task is not None for a in task.attachments)
     scopes = frozenset({INGRESS_SCOPE, *attachments})
@@ -346,7 +371,7 @@ def _publication(local: Local, applied: _Wanted | None) -> Publication:
         if place.scope in scopes
     }
     draining = frozenset[tuple[str, TaskId]]() if applied is None else applied.draining
-    for scope in scopes if applied is not None else ():
+    for scope in scopes if applied is not None or has_predecessor else ():
         tasks_out = (task for where, task in draining if where == scope)
         records[Place(scope, APPLIED_KEY)] = encode_applied(tasks_out)
     return Publication(scopes, records)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cluster.allocation.records import Place
-from gossip.events import MemberView, RecordView
+from gossip.events import LogView, MemberView, RecordView
 from gossip.wire import InvalidError
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,10 @@ class Gossip(Protocol):
 
     def records(self, scope: str) -> Sequence[RecordView]:
         """Return the visible records of an attached scope, own ones included."""
+        ...
+
+    def logs(self) -> Sequence[LogView]:
+        """Return how much is known of what each owner has said in each scope."""
         ...
 
     def watch(self) -> AbstractContextManager[asyncio.Event]:

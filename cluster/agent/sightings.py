@@ -109,6 +109,17 @@ def recall(
     return Sightings(live, now.dead, records, now.suspects)
 
 
+def is_repeated(
+    now: Sightings, remembered: Sightings, scopes: Collection[str], own: NodeId
+) -> bool:
+    """Return whether all others of whom there are memories speak again, or are known not to."""
+    for scope in scopes:
+        owed = {record.owner for record in remembered.records.get(scope, ())}
+        if owed - now.dead - {own} - {record.owner for record in now.records.get(scope, ())}:
+            return False
+    return True
+
+
 def with_lost(now: Reading, lost: Mapping[NodeId, str], before: Reading) -> Reading:
     """Return what is said now, completed by what lost nodes said before they were dead."""
     scopes = sorted(before.endpoints.keys() | before.last_words.keys())

@@ -13,12 +13,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGKILL
 from typing import Protocol, assert_never
 
 from cluster.agent import task_machine as machine
+from cluster.agent.drain import Row
 from cluster.agent.execution import execution
 from cluster.allocation.records import Phase
 from cluster.model.ids import TaskId
@@ -103,12 +105,15 @@ class Network(Protocol):
         """Return why a task will not get its sandbox; empty: it may yet."""
         ...
 
-    def is_acknowledged(self, task: TaskId) -> bool:
-        """Return whether no plan, here or elsewhere, gives a draining task new connections."""
+    def is_acknowledged(self, task: TaskId, owing: AbstractSet[Row]) -> bool:
+        """Return whether no plan, here or elsewhere, gives a draining task new connections.
+
+        owing: those who must say so themselves, as long as they live.
+        """
         ...
 
-    def waits_for_suspect(self, task: TaskId) -> bool:
-        """Return whether a node that may be dead still may connect to a draining task."""
+    def suspects(self, task: TaskId) -> frozenset[Row]:
+        """Return who may be dead, and else still may connect to a draining task."""
         ...
 
 
@@ -344,10 +349,11 @@ class TaskRunner:
     async def _wait_until_acknowledged(self) -> bool:
         local, network = self.local, self._host.network
         clock = asyncio.get_running_loop().time
-        begun, limit_s = clock(), DRAIN_TIMEOUT_S
-        while local.has_process and not network.is_acknowledged(local.task.id):
-            if network.waits_for_suspect(local.task.id):
-                limit_s = DRAIN_SUSPECT_S
+        begun = clock()
+        owing: frozenset[Row] = frozenset()
+        while local.has_process and not network.is_acknowledged(local.task.id, owing):
+            owing |= network.suspects(local.task.id)
+            limit_s = DRAIN_SUSPECT_S if owing else DRAIN_TIMEOUT_S
             if clock() >= begun + limit_s:
                 logger.warning("task=%s stopped, though other nodes still use it", local.task.id)
                 return False

@@ -132,6 +132,7 @@ class Worker:
             on_change=self._wake,
             remembered=self._saved.sightings,
             host_answers=host_answers,
+            has_predecessor=self._saved.assignment is not None,
         )
         self._host = Host(
             runtime=runtime,
@@ -191,6 +192,11 @@ class Worker:
     def statuses(self) -> dict[TaskId, TaskStatus]:
         """Return the status of every task here: what a new session with a manager begins with."""
         return self._tasks.statuses()
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether gossip has been given what this node has to say, what runs already included."""
+        return self._plans.has_spoken
 
     def plan(self) -> NodePlan | None:
         """Return the plan that was applied last; None: none yet."""

@@ -68,9 +68,9 @@ DISTRUST_S = 60.0
 """Between two times that the driver takes nothing for granted (see `KernelDriver.distrust`)."""
 HOST_ANSWER_S = 1.0
 """How long the host of a dead daemon may take to refuse a connection."""
-FIRST_PLAN_S = 2.0
-"""Longest wait of a restarted daemon for its first plan before it speaks to the others."""
-FIRST_PLAN_POLL_S = 0.01
+FIRST_WORDS_S = 2.0
+"""Longest wait of a restarted daemon for its tasks before it speaks to the others."""
+FIRST_WORDS_POLL_S = 0.01
 _RING_STATES = {
     KeyState.ACCEPT: RingState.ACCEPT,
     KeyState.PRIMARY: RingState.PRIMARY,
@@ -167,7 +167,7 @@ class Agent:
             group.create_task(self._distrust())
             group.create_task(self._ask_for_keys(peer))
             if self._is_restart:
-                await _first_plan(worker)
+                await _first_words(worker)
             group.create_task(
                 peer.run(
                     ("0.0.0.0", self._config.gossip_port),  # noqa: S104  (identity is the key)
@@ -354,15 +354,15 @@ def _network_names(assignment: Assignment) -> dict[str, str]:
     return {network.id: network.spec.name for network in assignment.networks.values()}
 
 
-async def _first_plan(worker: Worker) -> None:
-    """Wait for the tasks of an earlier daemon to be adopted and planned, but not for long.
+async def _first_words(worker: Worker) -> None:
+    """Wait for the tasks of an earlier daemon to be adopted, but not for long.
 
     A new life in gossip hides the records of the one before: what runs is to be published with it.
     """
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(FIRST_PLAN_S):
-            while worker.plan() is None:  # noqa: ASYNC110  (bounded, once, at the start)
-                await asyncio.sleep(FIRST_PLAN_POLL_S)
+        async with asyncio.timeout(FIRST_WORDS_S):
+            while not worker.has_spoken:  # noqa: ASYNC110  (bounded, once, at the start)
+                await asyncio.sleep(FIRST_WORDS_POLL_S)
 
 
 def _bootstrap(info: ClusterInfo, own: NodeId) -> Sequence[tuple[str, int]]:

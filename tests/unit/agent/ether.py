@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from cluster.agent.publisher import Gossip
 from cluster.model.ids import NodeId
-from gossip.events import MemberView, RecordView
+from gossip.events import LogView, MemberView, RecordView
 from gossip.wire import InvalidError, State
 
 
@@ -19,6 +19,8 @@ class Ether:
         self.states = dict.fromkeys(nodes, State.ALIVE)
         self.records: dict[tuple[str, NodeId], dict[str, bytes]] = {}
         """(scope, owner) -> key -> value."""
+        self.partial: set[tuple[str, NodeId]] = set()
+        """(scope, owner) of which not everything has arrived yet."""
         self.watchers: set[asyncio.Event] = set()
 
     def say(self, owner: NodeId, scope: str, key: str, value: bytes | None) -> None:
@@ -84,6 +86,24 @@ class EtherPeer:
             for (where, owner), said in sorted(self._ether.records.items())
             if where == scope and self._ether.states.get(owner, State.DEAD) <= State.SUSPECT
             for key, value in sorted(said.items())
+        ]
+
+    def logs(self) -> Sequence[LogView]:
+        return [
+            LogView(
+                scope,
+                owner,
+                epoch=1,
+                attachment=1,
+                version=-1 if (scope, owner) in self._ether.partial else 0,
+                gc=0,
+                records=len(said),
+                tombstones=0,
+                size_bytes=0,
+                is_visible=True,
+                written_at=0.0,
+            )
+            for (scope, owner), said in sorted(self._ether.records.items())
         ]
 
     @contextmanager

@@ -192,9 +192,12 @@ def reading(**applied: list[str]) -> Reading:
 
 def test_drain_is_acknowledged_by_all_who_are_attached() -> None:
     task = record(1, Phase.DRAINING).task
-    assert unacknowledged(task, {NET}, reading(b=[], c=[task])) == {B}
+    assert unacknowledged(task, {NET}, reading(b=[], c=[task])) == {(NET, B)}
     assert unacknowledged(task, {NET}, reading(b=[task, "x"], c=[task])) == frozenset()
     assert unacknowledged(task, {NET}, reading(dead=[])) == frozenset()
+    owing = {(NET, B)}  # it was suspected before it had obeyed
+    assert unacknowledged(task, {NET}, reading(c=[task]), owing) == owing
+    assert unacknowledged(task, {NET}, reading(b=[task], c=[task]), owing) == frozenset()
     assert unacknowledged(task, {NET, "unheard"}, reading()) == frozenset()
 
 

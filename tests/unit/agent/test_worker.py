@@ -37,6 +37,7 @@ from tests.unit.agent.objects import (
 from tests.unit.virtual_time import virtual
 
 ONE, TWO = task(1), task(2)
+ONE_ADDRESS = IPv4Address("10.0.1.11")
 S = TaskState
 LIFE = [S.ACCEPTED, S.PREPARING, S.READY, S.STARTING, S.RUNNING]
 
@@ -224,6 +225,7 @@ async def test_drain_waits_until_a_suspect_is_dead_or_back(tmp_path: Path, fate:
         assert S.SHUTDOWN not in bench.states(ONE.id)
         bench.ether.set_state(B, fate)
         if fate is State.ALIVE:
+            bench.ether.say(B, NET, APPLIED_KEY, None)  # its new daemon has yet to be heard
             await asyncio.sleep(0.5)
             assert S.SHUTDOWN not in bench.states(ONE.id)
             bench.ether.say(B, NET, APPLIED_KEY, encode_applied([ONE.id]))
@@ -417,6 +419,39 @@ async def test_running_tasks_survive_the_daemon(tmp_path: Path) -> None:
         assert {p.networks for p in bench.driver.plans} == {plan.networks}
         bench.runtime.finish(ONE.id, 0)
         await wait_until(lambda: S.COMPLETE in bench.states(ONE.id))
+
+
+@virtual
+async def test_first_plan_is_no_older_than_what_the_kernel_has(tmp_path: Path) -> None:
+    """What changed since the state file was written is heard before anything is applied."""
+    bench = Bench(tmp_path, B)
+    two, three = record(2), record(3)
+    bench.ether.say(B, NET, two.task, signed(B, two))
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        await wait_until(lambda: len(backends(bench)) == 2)
+        await asyncio.sleep(2)
+    bench.driver.plans.clear()
+    bench.named.clear()
+    bench.ether.say(B, NET, two.task, None)
+    bench.ether.say(B, NET, three.task, signed(B, three))
+    bench.ether.set_state(B, None)
+    async with bench.worker():
+        await wait_until(lambda: phase_of(bench) is Phase.SERVING)
+        assert bench.ether.said_by(A, NET)[APPLIED_KEY] == encode_applied([])
+        await asyncio.sleep(0.5)
+        assert bench.driver.plans == []
+        assert bench.named[0].networks[0].names, "names are answered meanwhile, as remembered"
+        bench.ether.partial.add((NET, B))  # the newest of its records come first
+        bench.ether.set_state(B, State.ALIVE)
+        await asyncio.sleep(0.5)
+        assert bench.driver.plans == []
+        bench.ether.partial.clear()
+        bench.ether.wake()
+        took_s = await wait_until(lambda: bench.driver.plans)
+        assert took_s < 0.1
+        assert backends(bench) == [ONE_ADDRESS, three.address]
 
 
 @virtual

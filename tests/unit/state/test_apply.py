@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import msgspec
 import pytest
@@ -253,6 +253,8 @@ def test_a_removed_node_does_not_come_back() -> None:
         with pytest.raises(Forbidden, match=r"node node-1 was removed .* then join again"):
             apply(snapshot, [PutNode(W1, expect)], 3)
     assert decode_snapshot(encode_snapshot(snapshot)) == snapshot
+    tables = msgspec.msgpack.decode(encode_snapshot(snapshot))
+    assert tables.keys() == {field.name for field in fields(Snapshot)}
 
 
 def test_a_removed_node_is_remembered_as_long_as_any_certificate_may_be_valid() -> None:
