@@ -254,16 +254,10 @@ def _parts(records: list[Record], room: int) -> list[list[Record]]:
     return parts
 
 
-def _hash(entry: DigestEntry) -> int:
-    epoch, attachment = entry.stamp
-    return _hash_of(
-        entry.owner, epoch, attachment, entry.maximum, entry.gc, entry.mark // 4, entry.proved
-    )
-
-
 @lru_cache(_CACHED_MAX)
-def _hash_of(owner: str, *fields: int) -> int:
-    data = owner.encode() + _FIELDS.pack(*fields)
+def _hash(entry: DigestEntry) -> int:
+    fields = (*entry.stamp, entry.maximum, entry.gc, entry.mark // 4, entry.proved)
+    data = entry.owner.encode() + _FIELDS.pack(*fields)
     return int.from_bytes(hashlib.blake2b(data, digest_size=HASH_BYTES).digest(), "big")
 
 

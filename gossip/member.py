@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from gossip.keyring import sender_tag
 from gossip.wire import MEMBERS_MAX, Address, Claim, NodeRecord, State
@@ -159,7 +160,7 @@ class MemberTable:
             return Verdict.NEW
         is_new_life = record.epoch > held.record.epoch
         is_newer = is_new_life or record.incarnation > held.record.incarnation
-        held.record, held.address = record, record.address
+        held.record, held.address = record, _address(record.host, record.port)
         if is_new_life or (is_newer and held.state is not State.LEFT):
             if held.state is not State.ALIVE or is_new_life:
                 held.since = now
@@ -220,7 +221,9 @@ class MemberTable:
         return old
 
     def _add(self, record: NodeRecord, *, now: float) -> None:
-        member = Member(record, State.ALIVE, None, now, record.node_id, record.address)
+        member = Member(
+            record, State.ALIVE, None, now, record.node_id, _address(record.host, record.port)
+        )
         self._members[record.node_id] = self._tags[sender_tag(record.node_id)] = member
 
     def _set(self, member: Member, state: State, claim: Claim | None) -> None:
@@ -238,6 +241,12 @@ class MemberTable:
     def _changed(self) -> None:
         self.version += 1
         self._places = None
+
+
+@lru_cache(MEMBERS_MAX)
+def _address(host: str, port: int) -> Address:
+    """Return one object for all nodes of a process that know a member."""
+    return (host, port)
 
 
 def _order(r: NodeRecord) -> tuple[object, ...]:

@@ -12,7 +12,6 @@ Invariants:
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from enum import Enum
@@ -86,8 +85,9 @@ class Trust:
         self._context = b"hivewire gossip\0" + cluster_id.encode() + b"\0"
         self._counters = counters
         self._clock = clock
-        self._certificates: OrderedDict[bytes, Certificate] = OrderedDict()
-        self._by_node: dict[str, list[bytes]] = {}
+        self._certificates: dict[bytes, Certificate] = {}
+        """The least recently used first."""
+        self._by_node: dict[str, tuple[bytes, ...]] = {}
         self._budgets = Budgets(rate=_CHECKS_PER_S, most=_CHECKS_BURST)
         self.speaker: Address = ("", 0)
         """Who sent what is checked from now on: a flood uses up its own checks."""
@@ -108,9 +108,9 @@ class Trust:
         """Return a certificate that is known here."""
         if fingerprint == self.own.fingerprint:
             return self.own
-        found = self._certificates.get(fingerprint)
+        found = self._certificates.pop(fingerprint, None)
         if found is not None:
-            self._certificates.move_to_end(fingerprint)
+            self._certificates[fingerprint] = found
         return found
 
     def bearer_untrusted(self, der: bytes) -> str | None:
@@ -141,9 +141,10 @@ class Trust:
         return certificate
 
     def meet(self, certificates: Iterable[Certificate]) -> None:
-        """Remember certificates that need no check."""
+        """Remember certificates of nodes that are unknown so far; they need no check."""
         for certificate in certificates:
-            self._remember(certificate)
+            self._certificates[certificate.fingerprint] = certificate
+            self._by_node[certificate.node_id] = (certificate.fingerprint,)
 
     def sign_node(self, record: NodeRecord) -> NodeRecord:
         """Return this node's record, signed."""
@@ -282,23 +283,23 @@ class Trust:
         return is_valid
 
     def _remember(self, certificate: Certificate) -> None:
-        name = certificate.fingerprint
-        mine = self._by_node.setdefault(certificate.node_id, [])
-        if name not in self._certificates:
-            mine.append(name)
+        name, node_id = certificate.fingerprint, certificate.node_id
+        mine = self._by_node.get(node_id, ())
+        if self._certificates.pop(name, None) is None:
+            mine = self._by_node[node_id] = (*mine, name)
         self._certificates[name] = certificate
-        self._certificates.move_to_end(name)
         if len(mine) > CERTIFICATES_PER_NODE_MAX:
             self._forget(min(mine, key=lambda n: self._certificates[n].not_after))
         if len(self._certificates) > CERTIFICATES_MAX:
             self._forget(next(iter(self._certificates)))
 
     def _forget(self, name: bytes) -> None:
-        certificate = self._certificates.pop(name)
-        mine = self._by_node[certificate.node_id]
-        mine.remove(name)
-        if not mine:
-            del self._by_node[certificate.node_id]
+        node_id = self._certificates.pop(name).node_id
+        mine = tuple(other for other in self._by_node[node_id] if other != name)
+        if mine:
+            self._by_node[node_id] = mine
+        else:
+            del self._by_node[node_id]
 
 
 def _head_statement(scope: str, owner: str, stamp: Stamp, head: Head) -> bytes:

@@ -197,8 +197,7 @@ class Stage(IntEnum):
     """Nothing differs."""
 
 
-@dataclass(frozen=True, slots=True)
-class DigestEntry:
+class DigestEntry(NamedTuple):
     """How far the sender knows one owner's log."""
 
     owner: str
