@@ -11,6 +11,7 @@ memory most of the time, and slots alone save a sixth of it.
     inbox
     notary | ledger
     membership | sync
+    removal
     failure | spread | digest | report
     helper | suspicion | paths | doubts
     outbox
@@ -51,6 +52,7 @@ Modules:
     peer: the facade: join, attach, publish, watch, leave
     proof: one signature for a whole log
     refusals: which datagrams were refused, from the socket's error queue
+    removal: whom the managers removed, and that they stay out
     report: what is held of the tables, for people
     simulation: machines of many nodes in virtual time
     spread: eager dissemination in rounds

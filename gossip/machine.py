@@ -332,7 +332,7 @@ class Machine:
 
     def set_removed(self, node_ids: Iterable[str], *, now: float) -> None:
         """Take whom the managers have removed, all of them: they stay out, whatever they say."""
-        self._membership.set_removed(node_ids, now=now)
+        self._membership.removal.set(node_ids, now=now)
 
     def receive_datagram(self, data: bytes, source: Address, *, now: float) -> None:
         """Take a datagram from the network."""

@@ -5,10 +5,6 @@ claim comes in, the view changes, and what is new is passed on. A DEAD heard fro
 more accusation; only the own timer declares a member dead. Signatures have been checked (`notary`)
 of whatever `is_news`.
 
-Whom the managers removed, this node is told (`set_removed`): such a node may have the keys and a
-valid certificate, and begin new lives. Each is over before anybody sees it, and a manager says so,
-for those who have not been told.
-
 Invariants:
     this node raises its own incarnation and epoch, nobody else's;
     an accusation of a member is never answered with an accusation;
@@ -18,7 +14,7 @@ Invariants:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
@@ -30,6 +26,7 @@ from gossip.events import EpochRaised, Event, MemberChanged, PathChanged, Remove
 from gossip.failure import Detector
 from gossip.member import MemberTable, Verdict
 from gossip.outbox import Outbox
+from gossip.removal import Removal
 from gossip.spread import Spread
 from gossip.stats import Counters
 from gossip.timers import Timers
@@ -44,8 +41,6 @@ _EPOCH_PAUSE_S = 30.0
 _NEWCOMER_S = 1.0
 """A node that has just found the cluster does not pass on who else is in it: others know it, or
 learn it by anti-entropy. When 60 join at once, passing on would be most of the work."""
-_LIFE_PAUSE_S = 1.0
-"""How often a life of a removed node is looked at, and ended."""
 _INCARNATION_MAX = 2**32 - 2
 
 
@@ -60,12 +55,10 @@ class Membership:
         "_events",
         "_hlc",
         "_is_reconnecting",
-        "_lives",
         "_members",
         "_on_epoch",
         "_outbox",
         "_reminded",
-        "_removed",
         "_retry",
         "_rng",
         "_spread",
@@ -75,6 +68,7 @@ class Membership:
         "has_left",
         "me",
         "met_at",
+        "removal",
         "since",
     )
 
@@ -113,6 +107,15 @@ class Membership:
             on_death=self._suspicion_expired,
             on_path=lambda node_id, is_bad: events.append(PathChanged(node_id, is_bad)),
         )
+        self.removal = Removal(
+            timers=timers,
+            members=members,
+            outbox=outbox,
+            spread=spread,
+            is_manager=lambda: trust.own.is_manager,
+            claim=self._claim,
+            on_left=self._gone,
+        )
         self._trust = trust
         self._config = config
         self._rng = rng
@@ -129,8 +132,6 @@ class Membership:
         self._retry: dict[str, tuple[float, float]] = {}
         self._is_reconnecting = False
         """Whether a timer is set to try a dead member."""
-        self._removed: frozenset[str] = frozenset()
-        self._lives = Budgets(rate=1 / _LIFE_PAUSE_S, most=1)
         self._epoch_raised_at = -_EPOCH_PAUSE_S
 
     def start(self, advertise: Address, *, now: float) -> None:
@@ -143,10 +144,6 @@ class Membership:
     def announce(self, *, now: float) -> None:
         """Tell others about this node."""
         self._spread.put(NODES, Rank.SELF, ("node", self.me.node_id), self.me, now=now)
-
-    def is_of_removed(self, claim: Claim) -> bool:
-        """Tell whether a claim counts for nothing: it is the word of a removed node."""
-        return claim.accuser in self._removed
 
     def is_news(self, said: NodeRecord | Claim) -> bool:
         """Tell whether taking a record or a claim would change anything."""
@@ -172,16 +169,13 @@ class Membership:
         if record.node_id == self.me.node_id:
             self._take_own_record(record, now=now)
             return
-        is_removed = record.node_id in self._removed
-        if is_removed and not self._lives.take(record.node_id, now=now):
-            return
         match self._members.put_record(record, now=now):
             case Verdict.NEW:
                 self.detector.suspicions.clear(record.node_id, now=now)
                 self._retry.pop(record.node_id, None)
-                if is_removed:
+                if record.node_id in self.removal:
                     self._counters.refused_removed += 1
-                    self._expel(record.node_id, now=now)
+                    self.removal.expel(record.node_id, now=now)
                     return
                 self._changed(record.node_id)
                 if relay and now >= self.met_at + _NEWCOMER_S:
@@ -197,7 +191,7 @@ class Membership:
             self._take_own_claim(claim, source, now=now)
             return Verdict.KNOWN
         verdict = self._members.judge(claim)
-        if verdict is Verdict.AHEAD and claim.subject in self._removed:
+        if verdict is Verdict.AHEAD and claim.subject in self.removal:
             return Verdict.KNOWN
         if verdict in {Verdict.STALE, Verdict.AHEAD}:
             return verdict
@@ -240,13 +234,6 @@ class Membership:
         self._spread.put(NODES, Rank.SELF, ("node", self.me.node_id), claim, now=now)
         self._changed(self.me.node_id)
 
-    def set_removed(self, node_ids: Iterable[str], *, now: float) -> None:
-        """Take whom the managers have removed: all of them, in place of whom it was before."""
-        self._removed = frozenset(node_ids) - {self.me.node_id}
-        for member in self._members.all():
-            if member.node_id in self._removed:
-                self._expel(member.node_id, now=now)
-
     def forget_old(self, *, now: float) -> None:
         """Forget members that are long gone."""
         then = now - self._config.member_tombstone_s
@@ -254,21 +241,6 @@ class Membership:
             self.detector.forget(node_id, now=now)
             self._retry.pop(node_id, None)
             self._directory.member_changed(node_id)
-
-    def _expel(self, node_id: str, *, now: float) -> None:
-        """End this life of a removed node; others take only a manager's word that it is over."""
-        held = self._members.known(node_id)
-        if held.state is State.LEFT:
-            return
-        if not self._trust.own.is_manager:
-            self._members.expel(node_id, now=now)
-            self.detector.suspicions.clear(node_id, now=now)
-            self._changed(node_id)
-            return
-        claim = self._claim(State.LEFT, held.record)
-        self._settle(claim, now=now)
-        self._outbox.send(held.address, claim)
-        self._spread.put(NODES, Rank.ACCUSATION, ("node", node_id), claim, now=now)
 
     def _go_on_in_epoch(self, epoch: int, *, now: float) -> None:
         """Begin a newer life of this node, without a restart."""
@@ -382,10 +354,13 @@ class Membership:
     def _settle(self, claim: Claim, *, now: float) -> None:
         """Take a claim that is final until the member speaks again."""
         self._members.put_claim(claim, now=now)
-        self.detector.suspicions.clear(claim.subject, now=now)
-        self._changed(claim.subject)
+        self._gone(claim.subject, now)
         if claim.state is State.DEAD and not self._is_reconnecting:
             self._plan_reconnect(now)
+
+    def _gone(self, node_id: str, now: float) -> None:
+        self.detector.suspicions.clear(node_id, now=now)
+        self._changed(node_id)
 
     def _claim(self, state: State, record: NodeRecord) -> Claim:
         subject = (record.node_id, record.epoch, record.incarnation)

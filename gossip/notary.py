@@ -50,7 +50,7 @@ class Notary:
         self, said: NodeRecord | Claim, source: Address, *, now: float, is_relayed: bool
     ) -> None:
         """Take a record or a claim from `source`; `is_relayed`: pass it on if it is new."""
-        if isinstance(said, Claim) and self._membership.is_of_removed(said):
+        if isinstance(said, Claim) and said.accuser in self._membership.removal:
             self._counters.refused_removed += 1
             return
         if self._membership.is_news(said):

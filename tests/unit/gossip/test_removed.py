@@ -45,6 +45,7 @@ def test_no_new_life_of_it_is_ever_alive(*, is_manager: bool) -> None:
     a.set_removed(GONE, now=2.0)
     assert _state(a) is State.LEFT
     for epoch in (51, 52, 99):
+        a.handle_timer(now=float(epoch))
         _begin_life(a, epoch, now=float(epoch))
         assert _state(a) is State.LEFT
     view = member(a, "z")
@@ -104,6 +105,13 @@ def test_who_begins_life_after_life_costs_a_signature_a_second_at_most() -> None
         assert _state(a) is State.LEFT
 
     assert a.counters.signed - before == 1
+    a.handle_timer(now=2.1)
+    assert a.counters.signed - before == 2
+    view = member(a, "z")
+    assert view is not None
+    assert (view.epoch, view.accuser) == (69, "a")
+    a.handle_timer(now=9.0)
+    assert a.counters.signed - before == 2
 
 
 def test_nobody_who_was_told_asks_for_a_newer_life() -> None:
