@@ -17,7 +17,7 @@ Source: SWIM (Das et al. 2002), Lifeguard (Dadgar et al. 2017), Scuttlebutt (van
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from random import Random
@@ -92,6 +92,7 @@ class Machine:
         "_members",
         "_membership",
         "_outbox",
+        "_output",
         "_queues",
         "_retry_s",
         "_rng",
@@ -157,6 +158,12 @@ class Machine:
             directory=self._directory,
             queues=self._queues,
             counters=self.counters,
+        )
+        self._output: tuple[Collection[object], ...] = (
+            self._outbox.parcels,
+            self._outbox.pushes,
+            self._events,
+            self._directory.changed,
         )
         self._spread = Spread(
             config=config,
@@ -356,8 +363,7 @@ class Machine:
     @property
     def has_output(self) -> bool:
         """Whether there are events, datagrams or streams to hand out."""
-        outbox = self._outbox
-        return bool(outbox.parcels or self._events or self._directory.changed or outbox.pushes)
+        return any(self._output)
 
     def next_timer(self) -> float:
         """Return when `handle_timer` must next be called."""

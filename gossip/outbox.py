@@ -143,9 +143,8 @@ class Outbox:
 
     def drain_pushes(self) -> list[StreamPush]:
         """Return and forget the streams to send."""
-        if not self.pushes:
-            return []
-        pushes, self.pushes = self.pushes, []
+        pushes = self.pushes.copy()
+        self.pushes.clear()
         return pushes
 
     def _parcel(self, address: Address, node_id: str | None) -> Parcel:

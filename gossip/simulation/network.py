@@ -114,7 +114,7 @@ class SimNetwork:
         """An error comes back from where a packet went to one of these, whether it arrives or not.
         """
         self.closed: set[Address] = set()
-        """Nothing arrives there."""
+        """Those of them where nothing arrives."""
         self.rings: dict[str, Sequence[GossipKey]] = {}
         """The key rings on nodes' disks, where they are others than KEYS."""
         self.nodes: dict[str, Node] = {}
@@ -372,12 +372,10 @@ class SimNetwork:
         self.sent[node.name] += 1
         if len(data) > self.largest:  # noqa: PLR1730 - for every packet: max() takes twice as long
             self.largest = len(data)
-        if address in self.refusing:
-            self.at(
-                2 * self.rng.uniform(*self.faults.latency_s), partial(self._refuse, node, address)
-            )
+        if self.refusing and self._is_closed(node, address):
+            return
         other = self._by_address.get(address)
-        if other is None or address in self.closed or not self._passes(node, other):
+        if other is None or not self._passes(node, other):
             return
         faults, clock = self.faults, self._clock
         if faults.loss or faults.duplicates or faults.reorder:
@@ -387,6 +385,14 @@ class SimNetwork:
         shortest, longest = faults.latency_s
         wait = shortest + (longest - shortest) * self.rng.random()
         clock.at(clock.now + wait, self._arrive, node, other, data)
+
+    def _is_closed(self, node: Node, address: Address) -> bool:
+        """Tell whether nothing arrives at an address; where packets are refused, say so soon."""
+        if address not in self.refusing:
+            return False
+        wait = 2 * self.rng.uniform(*self.faults.latency_s)
+        self._clock.at(self.now + wait, self._refuse, node, address)
+        return address in self.closed
 
     def _refuse(self, node: Node, address: Address) -> None:
         if node.is_up and not node.is_paused:
