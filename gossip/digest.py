@@ -62,6 +62,16 @@ class _Hashes:
     total: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    start: int
+    end: int
+    gc: int
+    records: list[Record]
+    head: Head | None
+    """What proves the log as it was at `end`."""
+
+
 class Summary:
     """Entries, hashes and deltas of one node's members and records."""
 
@@ -139,38 +149,35 @@ class Summary:
     ) -> list[Delta]:
         """Return what brings a peer at `other` to `mine`, in messages of about `room` bytes.
 
-        Without `room`, in one message, which the owner's head then proves as a whole. A whole log
-        under which tombstones were forgotten is one message, however long: a part of it could not
-        say which keys are gone. So it is for a peer that has let go of the records
-        (`Table.hollow`): it may have known more than a part says.
+        First comes what the owner's head proves as a whole, then what is newer. Without `room`,
+        either is one message. A whole log under which tombstones were forgotten is one message,
+        however long: a part of it could not say which keys are gone. So it is for a peer that has
+        let go of the records (`Table.hollow`): it may have known more than a part says.
         """
         log = self._directory.table.get(scope, mine.owner)
         is_other_life = other is None or other.stamp != mine.stamp
         known = 0 if other is None or is_other_life else other.maximum
         start = known if known >= mine.gc else 0
         is_whole = start == 0 and (mine.gc > 0 or not is_other_life)
-        records: list[Record] = []
-        head: Head | None = None
-        if log is not None and log.stamp == mine.stamp:
-            records = [r for r in log.after(start) if r.version <= mine.maximum]
-            head = log.proof
         node, claim = self._node_of(scope, mine.owner)
-        if room is None or is_whole:
-            parts = [records]
-        else:
-            overhead = _DELTA_OVERHEAD_BYTES + (0 if node is None else _NODE_BYTES)
-            parts = _parts(records, room - overhead)
+        overhead = _DELTA_OVERHEAD_BYTES + (0 if node is None else _NODE_BYTES)
         found: list[Delta] = []
-        for number, part in enumerate(parts):
-            is_last = number == len(parts) - 1
-            end = max(start, mine.maximum) if is_last else part[-1].version
-            stretch = (start, end, mine.gc)
-            proof = head if is_last else None
-            found.append(
-                Delta(scope, mine.owner, mine.stamp, *stretch, tuple(part), proof, node, claim)
-            )
-            node = claim = None
-            start = end
+        for stretch in _stretches(log, mine, start):
+            at = stretch.start
+            if room is None or (is_whole and at == 0):
+                parts = [stretch.records]
+            else:
+                parts = _parts(stretch.records, room - overhead)
+            for number, part in enumerate(parts):
+                is_last = number == len(parts) - 1
+                end = stretch.end if is_last else part[-1].version
+                span = (at, end, stretch.gc)
+                head = stretch.head if is_last else None
+                found.append(
+                    Delta(scope, mine.owner, mine.stamp, *span, tuple(part), head, node, claim)
+                )
+                node = claim = None
+                at = end
         return found
 
     def count(self, scope: str) -> int:
@@ -233,6 +240,25 @@ def compare(scope: str, mine: DigestEntry, other: DigestEntry) -> Lead:
     if scope != NODES and lead == Lead.MINE | Lead.THEIRS:
         lead = Lead.MINE if ours > theirs else Lead.THEIRS
     return lead
+
+
+def _stretches(log: Log | None, mine: DigestEntry, start: int) -> list[_Stretch]:
+    """Return what is above `start`: what a head proves, and what is newer."""
+    if log is None or log.stamp != mine.stamp:
+        return [_Stretch(start, max(start, mine.maximum), mine.gc, [], None)]
+    records = [r for r in log.after(start) if r.version <= mine.maximum]
+    everything = _Stretch(start, max(start, mine.maximum), mine.gc, records, log.proof)
+    head = log.head
+    if head is None or log.proof is not None or start >= head.maximum:
+        return [everything]
+    held = log.at_head()
+    if held is None:
+        return [everything]
+    before = sorted((r for r in held if r.version > start), key=lambda r: r.version)
+    after = [r for r in records if r.version > head.maximum]
+    first = _Stretch(start, head.maximum, head.gc, before, head)
+    rest = _Stretch(head.maximum, everything.end, mine.gc, after, None)
+    return [first, rest] if after else [first]
 
 
 def _mark(log: Log) -> int:

@@ -192,6 +192,7 @@ class Directory:
             for record in log.after(0):
                 log.set(self._sign(Update(scope, self.node_id, log.stamp, record)).record)
             log.head = None
+            log.past.clear()
         self.dirty.add(self.node_id)
         return list(logs)
 
@@ -289,7 +290,7 @@ class Directory:
         """Keep the head of one of this node's logs."""
         log = self.table.get(scope, self.node_id)
         if log is not None:
-            log.head = head
+            log.set_head(head)
             self.dirty.add(self.node_id)
 
     def member_changed(self, node_id: str) -> None:

@@ -135,7 +135,7 @@ class Ledger:
         if head is None or (head.maximum, head.gc) != (delta.end, delta.gc):
             return None
         log = self._directory.table.get(delta.scope, delta.owner)
-        if log is not None and log.stamp == delta.stamp and not _is_newer(head, log.proof):
+        if log is not None and log.stamp == delta.stamp and not _is_newer(head, log.head):
             return None
         if head.count > RECORDS_PER_LOG_MAX:
             return None
@@ -168,7 +168,7 @@ class Ledger:
         self._spread.put(scope, Rank.OWN_RECORD, ("head", scope, owner), delta, now=now)
 
 
-def _is_newer(head: Head, proof: Head | None) -> bool:
-    if proof is None:
+def _is_newer(head: Head, held: Head | None) -> bool:
+    if held is None:
         return True
-    return rank(head) > rank(proof)
+    return rank(head) > rank(held)

@@ -430,11 +430,10 @@ class Machine:
         """Return how far each owner's log is known in a scope, hidden ones included."""
         return self._summary.entries(scope)
 
-    def own_delta(self, scope: str) -> Delta:
+    def own_deltas(self, scope: str) -> list[Delta]:
         """Return all that this node has written in a scope, as anti-entropy would tell it."""
         (mine,) = (e for e in self._summary.entries(scope) if e.owner == self.me.node_id)
-        (delta,) = self._summary.deltas(scope, mine, None, room=None)
-        return delta
+        return self._summary.deltas(scope, mine, None, room=None)
 
     def stats(self) -> GossipStats:
         """Return the counters."""

@@ -55,7 +55,8 @@ _DATAGRAMS_MAX = 8
 """An answer longer than this many datagrams goes over a stream."""
 _FRAME_BYTES = 1 << 20
 """Messages are put together in frames of about this size."""
-_PUSH_BYTES_MAX = 20 << 20
+_PUSH_BYTES_MAX = 19 << 20
+"""A receiver takes 20 MiB, what seals add to the frames included."""
 _STREAM_PAUSE_S = 15.0
 """A peer gets no other stream so long, unless the first is done; nor after one failed."""
 _WHOLE_PAUSE_S = 20.0

@@ -7,6 +7,11 @@ tombstones for another. (After chitchat and Scuttlebutt.)
 
 Signatures are not this module's: what is put here has been checked (`ledger`).
 
+A head speaks of one moment of a log, and whoever writes all the time is never at rest. So a log
+remembers what was replaced since its head: it can be told as its head proves it, the rest of it
+after that; and a head that comes when newer records are here already still proves what it speaks
+of.
+
 Invariants:
     a log's stamp never decreases, nor its (maximum, gc) under one stamp;
     what a head has proven, no single record changes: only a later head does;
@@ -16,6 +21,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -36,6 +42,8 @@ from gossip.wire import (
 
 _RECORD_OVERHEAD_BYTES = 90
 """Version, clock and signature."""
+_PAST_MAX = 1024
+"""Replaced records remembered; when there are more, the next head is waited for."""
 _AHEAD_MAX = 1024
 """Versions remembered beyond a gap; when there are more, anti-entropy closes the gap anyway."""
 
@@ -60,6 +68,9 @@ class Log:
     live: int = 0
     head: Head | None = None
     """The owner's newest word on the whole log; it may be older than the log."""
+    past: deque[Record] = field(default_factory=lambda: deque[Record](maxlen=_PAST_MAX))
+    """What was replaced or forgotten since the head, and is part of what it speaks of, or of what
+    a later one does."""
 
     @property
     def position(self) -> tuple[int, int]:
@@ -98,6 +109,32 @@ class Log:
         """Tell whether a head has proven what the log is up to a version, which it includes."""
         return version <= self.maximum and self.proof is not None
 
+    def at(self, version: int, gc: int, more: Iterable[Record] = ()) -> list[Record]:
+        """Return what the log held, with `more`, when its maximum was `version`.
+
+        Something may be missing if that was long ago.
+        """
+        found: dict[str, Record] = {}
+        for record in (*self.past, *self.records.values(), *more):
+            held = found.get(record.key)
+            if record.version <= version and (held is None or held.version < record.version):
+                found[record.key] = record
+        return [r for r in found.values() if r.value is not None or r.version > gc]
+
+    def at_head(self) -> list[Record] | None:
+        """Return what the head speaks of; None if there is no head or that is forgotten."""
+        if self.head is None:
+            return None
+        found = self.at(self.head.maximum, self.head.gc)
+        return found if len(found) == self.head.count else None
+
+    def set_head(self, head: Head) -> None:
+        """Keep a newer head, of which it is known that it speaks of this log."""
+        self.head = head
+        kept = [record for record in self.past if record.version > head.maximum]
+        self.past.clear()
+        self.past.extend(kept)
+
     def set(self, record: Record) -> None:
         """Store `record` in place of what its key held."""
         self.remove(record.key)
@@ -109,6 +146,7 @@ class Log:
         """Forget a key, if it is there."""
         old = self.records.pop(key, None)
         if old is not None:
+            self.past.append(old)
             self.size_bytes -= _size(old)
             self.live -= _is_live(old)
 
@@ -210,14 +248,9 @@ class Table:
         log = self.get(delta.scope, delta.owner)
         if log is not None and log.stamp > delta.stamp:
             return None
-        merged: dict[str, Record] = {}
-        if delta.start > 0 and log is not None and log.stamp == delta.stamp:
-            merged = dict(log.records)
-        for record in delta.records:
-            held = merged.get(record.key)
-            if held is None or held.version < record.version:
-                merged[record.key] = record
-        return [r for r in merged.values() if r.value is not None or r.version > delta.gc]
+        if delta.start == 0 or log is None or log.stamp != delta.stamp:
+            log = Log(delta.stamp)
+        return log.at(delta.end, delta.gc, delta.records)
 
     def contradicts(self, delta: Delta) -> bool:
         """Tell whether a delta that its head does not prove should have been enough.
@@ -237,21 +270,23 @@ class Table:
         AHEAD means that it is over the limits.
         """
         log = self._open(delta.scope, delta.owner, delta.stamp)
-        if log is None or (delta.end, delta.gc) < (log.maximum, log.gc):
+        if log is None or not _reaches(delta, log):
             return Verdict.STALE
         if not log.has_room_for(records):
             return Verdict.AHEAD
         before = log.records
         kept = [record for record in log.records.values() if record.version > delta.end]
         log.clear()
-        for record in (*records, *kept):
-            if log.has_room(record):
-                log.set(record)
+        for record in records:
+            log.set(record)
         log.is_hollow = False
         log.cover(delta.end)
         log.gc = delta.gc
-        if delta.head is not None and (log.head is None or rank(log.head) < rank(delta.head)):
-            log.head = delta.head
+        if delta.head is not None:
+            log.set_head(delta.head)
+        for record in kept:
+            if log.has_room(record):
+                log.set(record)
         return Verdict.KNOWN if _says_the_same(before, log.records) else Verdict.NEW
 
     def drop(self, scope: str, owner: str) -> bool:
@@ -268,6 +303,7 @@ class Table:
         if log is not None:
             log.clear()
             log.ahead, log.is_hollow, log.head = set(), True, None
+            log.past.clear()
 
     def _open(self, scope: str, owner: str, stamp: Stamp) -> Log | None:
         """Return the log that lives under `stamp`, new if need be; None if a newer one does."""
@@ -279,6 +315,17 @@ class Table:
         return log if log.stamp == stamp else None
 
 
+def _reaches(delta: Delta, log: Log) -> bool:
+    """Tell whether a proven delta takes nothing back: newer records are kept, but by a hollow log.
+
+    Of two heads the later is right.
+    """
+    if delta.head is not None and log.head is not None and rank(delta.head) < rank(log.head):
+        return False
+    end = delta.end if log.is_hollow else max(delta.end, log.maximum)
+    return (end, delta.gc) >= (log.maximum, log.gc)
+
+
 def _merge(log: Log, record: Record) -> Verdict:
     held = log.records.get(record.key)
     if held is None and record.version <= log.maximum:
@@ -286,6 +333,8 @@ def _merge(log: Log, record: Record) -> Verdict:
     if log.settles(record.version):
         return Verdict.KNOWN
     if held is not None and held.version >= record.version:
+        if held.version > record.version:
+            log.past.append(record)
         log.note(record.version)
         return Verdict.KNOWN
     if not log.has_room(record):

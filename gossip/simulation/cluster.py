@@ -55,7 +55,7 @@ def _compare(net: SimNetwork) -> None:
     deltas: list[bytes] = []
     for node in net.nodes.values():
         node.machine.handle_timer(now=net.now)  # it signs the head of what it has said
-        deltas.append(codec.encode(node.machine.own_delta(NODES)))
+        deltas += map(codec.encode, node.machine.own_deltas(NODES))
     frame = codec.seal(deltas, to=None)
     for node in net.nodes.values():
         net.do(node.name, lambda m: m.receive_frame(frame, _NOWHERE, peer=_HERALD, now=net.now))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from gossip.config import GossipConfig
 from gossip.keyring import Keyring
 from gossip.machine import Machine
 from gossip.message import unpack_untrusted
@@ -277,3 +278,32 @@ def test_peers_get_the_proof_with_the_record() -> None:
 
     assert mine == theirs
     assert mine.proved > 0
+
+
+def test_a_log_that_is_never_at_rest_is_told_as_its_head_proves_it_and_what_is_newer() -> None:
+    """More than datagrams hold, with deletions that are forgotten, to one that knows nothing."""
+    config = replace(GossipConfig.lan(), tombstone_s=1.0)
+    a, b = make_machine("a", config=config), make_machine("b", config=config)
+    for machine in (a, b):
+        machine.attach("net", now=0.0)
+    for number in range(400):
+        a.publish("net", f"k{number % 300}", b"%d" % number, now=0.0)
+    for number in range(50):
+        a.withdraw("net", f"k{number}", now=0.0)
+    a.handle_timer(now=40.0)
+    a.handle_timer(now=42.0)
+    a.publish("net", "k100", b"newer", now=42.0)
+    a.withdraw("net", "k101", now=42.0)
+    meet(a, b, now=42.0)
+    b.handle_timer(now=43.0)
+    exchange(a, b, now=43.0)
+    checked = b.counters.checked
+    (push,) = a.streams_to_send()
+    for frame in push.frames:
+        assert b.receive_frame(frame, a.me.address, peer="a", now=43.0)
+
+    (mine,) = (e for e in a.positions("net") if e.owner == "a")
+    assert mine.gc > 0
+    assert mine in b.positions("net")
+    assert records(b, "net") == records(a, "net")
+    assert b.counters.checked - checked <= 3  # the head, and each of what is newer

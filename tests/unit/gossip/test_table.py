@@ -108,6 +108,53 @@ def test_updates_and_deltas_merge_to_what_the_owner_wrote(
     assert table.logs("net")["o"].position == log.position
 
 
+@settings(max_examples=300)
+@given(writes, st.data())
+def test_a_head_proves_what_it_speaks_of_though_newer_records_are_here(
+    steps: list[tuple[str, bytes | None]], data: st.DataObject
+) -> None:
+    """Heads come late or never; what they speak of can be told again, by the owner and others."""
+    owner, table = Table(), Table()
+    heads: list[tuple[Delta, set[Record]]] = []
+    updates: list[Update] = []
+    for key, value in steps:
+        record = owner.append("net", "o", STAMP, key, value, hlc=0)
+        updates.append(Update("net", "o", STAMP, record))
+        log = owner.logs("net")["o"]
+        if data.draw(st.booleans()):
+            table.put(updates[-1])
+        if data.draw(st.booleans()):
+            log.collect(data.draw(st.integers(0, log.maximum)))
+        if data.draw(st.booleans()):
+            found = log.records.values()
+            head = head_of(found, maximum=log.maximum, gc=log.gc, hlc=len(heads) + 1)
+            log.set_head(head)
+            end = log.maximum
+            heads.append((Delta("net", "o", STAMP, end, end, log.gc, (), head), set(found)))
+        if heads:
+            assert set(log.at_head() or []) == heads[-1][1]
+            _take_a_head(table, *data.draw(st.sampled_from(heads)))
+    for update in data.draw(st.permutations(updates)):
+        table.put(update)
+    final = _delta(owner, owner.logs("net")["o"].maximum)
+    _take(table, final)
+
+    assert _live(table) == _live(owner)
+
+
+def _take_a_head(table: Table, delta: Delta, snapshot: set[Record]) -> None:
+    log = table.get("net", "o")
+    assert delta.head is not None
+    if log is None or (log.head is not None and log.head.hlc >= delta.head.hlc):
+        return
+    position, live = log.position, _live(table)
+    if _take(table, delta) in {Verdict.NEW, Verdict.KNOWN}:
+        assert set(log.at_head() or []) == snapshot
+        assert log.head == delta.head
+        assert log.position >= position
+        assert _live(table) == live or delta.gc > position[1]
+
+
 def test_delete_before_create_wins() -> None:
     _, (create, delete) = _owner([("a", b"1"), ("a", None)])
     table = Table()
