@@ -350,8 +350,15 @@ class Machine:
         self._membership.detector.take_refusal(address, now=now)
 
     def bearer_untrusted(self, der: bytes) -> str | None:
-        """Return the node whose certificate a stream has shown; None, and counted, if none is."""
-        return self._trust.bearer_untrusted(der)
+        """Return the node whose certificate a stream has shown; None, and counted, if none is.
+
+        So it is for a node that the managers removed: its certificate is still valid.
+        """
+        node_id = self._trust.bearer_untrusted(der)
+        if node_id is not None and node_id in self._membership.removal:
+            self.counters.refused_removed += 1
+            return None
+        return node_id
 
     def receive_frame(self, data: bytes, source: Address, *, peer: str | None, now: float) -> bool:
         """Take a frame of a stream; tell whether it was one of this cluster's, and its peer's.

@@ -80,7 +80,7 @@ class Counters:
     refused_quota: int = 0
     """Records over the limits of a log."""
     refused_removed: int = 0
-    """New lives, and claims, of nodes that the managers removed."""
+    """New lives, claims and streams of nodes that the managers removed."""
     clocks_ahead: int = 0
     """Records stamped more than ten seconds ahead of this node's clock: one of the two is wrong."""
     certificates_awaited: int = 0

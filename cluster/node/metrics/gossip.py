@@ -191,7 +191,7 @@ GOSSIP: tuple[Metric[PeerStats], ...] = (
         "What was said and not believed: forged (its node did not sign it), foreign (a certificate "
         "of another cluster), expired (a certificate that is not valid now), unauthorized (a "
         "departure that no manager signed), quota (more than one node may publish), removed (new "
-        "lives and claims of nodes that the managers removed).",
+        "lives, claims and streams of nodes that the managers removed).",
         _refused,
         ("reason",),
     ),

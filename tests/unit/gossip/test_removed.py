@@ -152,3 +152,14 @@ def test_one_that_is_remembered_no_longer_may_begin_a_life() -> None:
     assert _state(a) is State.LEFT
     _begin_life(a, 51, now=4.0)
     assert _state(a) is State.ALIVE
+
+
+def test_a_removed_node_opens_no_stream() -> None:
+    a = make_machine("a")
+    certificate = MemoryAuthority("c").identity("b", is_manager=False).certificate
+    assert a.bearer_untrusted(certificate.der) == "b"
+    a.set_removed(["b"], now=1.0)
+    before = a.counters.refused_removed
+
+    assert a.bearer_untrusted(certificate.der) is None
+    assert a.counters.refused_removed == before + 1
