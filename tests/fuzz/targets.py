@@ -77,6 +77,7 @@ from gossip.wire import (
 )
 from tests.unit.consensus.test_messages import EXAMPLES as RAFT_MESSAGES
 from tests.unit.dispatch.test_messages import FROM_MANAGER, FROM_NODE
+from tests.unit.gossip.forger import Forger
 from tests.unit.gossip.pair import exchange, make_machine, meet
 from tests.unit.gossip.pair import records as seen
 
@@ -172,7 +173,10 @@ def _gossip_packet(data: bytes) -> None:
 
 
 def _gossip_machine(data: bytes) -> None:
-    """Let a stranger with the gossip key say anything: others' rows stay, packets stay short."""
+    """Let a stranger with the gossip key say anything, in another's name and from there as well.
+
+    Others' rows stay, packets stay short, and nobody is silenced.
+    """
     one, two = make_machine("a"), make_machine("b")
     meet(one, two)
     for machine in (one, two):
@@ -181,12 +185,16 @@ def _gossip_machine(data: bytes) -> None:
     exchange(one, two, now=0.2)
     before = seen(two, "net")
     stranger = Keyring(cluster_id="c", node_id="c", epoch=1000, keys=_KEYS)
+    forger = Forger("a", one.me.epoch, _KEYS[0])
     for number, at in enumerate(
         range(0, min(len(data), _PACKETS_MAX * _PIECE_BYTES), _PIECE_BYTES)
     ):
-        packet = stranger.seal(msgpack.packb([_value(data, at)]))
+        body = msgpack.packb([_value(data, at)])
+        packet = stranger.seal(body)
         now = 0.3 + number / 100
-        if number % 2:
+        if number % 3 == 0:
+            two.receive_datagram(forger.seal_body(data[at] << 56, body), one.me.address, now=now)
+        elif number % 3 == 1:
             two.receive_frame(packet, ("10.0.0.3", 7946), peer="c", now=now)
         else:
             two.receive_datagram(packet, ("10.0.0.3", 7946), now=now)
@@ -198,6 +206,12 @@ def _gossip_machine(data: bytes) -> None:
         two.streams_to_send()
     after = seen(two, "net")
     assert {row: value for row, value in after.items() if row in before} == before
+    for number in range(3):
+        one.publish("net", "k", b"%d" % number, now=1.0 + number)
+        for machine in (one, two):
+            machine.handle_timer(now=1.0 + number + 0.03)
+        exchange(one, two, now=1.0 + number + 0.03)
+    assert seen(two, "net")["a", "k"] == b"2"
 
 
 _PACKETS_MAX = 40

@@ -26,6 +26,10 @@ class Forger:
     cluster_id: str = "c"
 
     def seal(self, counter: int, *said: Message) -> bytes:
+        """Return a packet that says something."""
+        return self.seal_body(counter, pack([encode(message) for message in said]))
+
+    def seal_body(self, counter: int, body: bytes) -> bytes:
         """Return a packet, made as `gossip.keyring` says that packets are made."""
         tag = sender_tag(self.name)
         header = struct.pack(
@@ -34,5 +38,4 @@ class Forger:
         info = b"hivewire gossip" + tag + self.epoch.to_bytes(8, "big")
         key = HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(self.key.key)
         nonce = bytes(4) + counter.to_bytes(8, "big")
-        body = pack([encode(message) for message in said])
         return header + AESGCM(key).encrypt(nonce, body, header + self.cluster_id.encode())
