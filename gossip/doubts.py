@@ -19,7 +19,7 @@ from random import Random
 
 from gossip.budget import Budgets
 from gossip.codec import Received
-from gossip.freshness import Place
+from gossip.freshness import Freshness, Place
 from gossip.outbox import Outbox
 from gossip.wire import Ack, Address, Ping
 
@@ -54,7 +54,11 @@ class Doubts:
         self._echoes = Budgets(rate=_ECHOES_PER_S, most=_ECHOES_PER_S)
 
     def settle(self, packet: Received, source: Address) -> bool:
-        """Tell whether a packet answers what its place was asked: then it is new for certain."""
+        """Tell whether a packet answers what its place was asked: then it is new for certain.
+
+        If its counter is new, too, the doubt was for nothing (the network had doubled a packet),
+        and proves nothing: older packets may be on their way.
+        """
         place = (packet.sender, packet.epoch, source)
         number = self.asked.get(place)
         if number is None:
@@ -62,7 +66,8 @@ class Doubts:
         if not any(isinstance(m, Ack) and m.sequence == number for m in packet.messages):
             return False
         del self.asked[place]
-        self._prove(place, packet.counter)
+        if packet.freshness is not Freshness.NEW:
+            self._prove(place, packet.counter)
         return True
 
     def ask(self, packet: Received, source: Address, node_id: str, *, now: float) -> None:

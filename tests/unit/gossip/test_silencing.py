@@ -112,6 +112,23 @@ def test_who_answers_from_elsewhere_proves_nothing_of_the_member() -> None:
     assert all(to == b.me.address for _, to in a.datagrams_to_send())
 
 
+def test_a_packet_that_comes_twice_makes_none_before_the_answer_old() -> None:
+    """Nobody's counters were spent: what the network overtakes is not lost."""
+    a, b = _pair()
+    _publish(b, b"1", 1.0)
+    (packet,) = [data for data, to in b.datagrams_to_send() if to == a.me.address][:1]
+    for _ in range(2):
+        a.receive_datagram(packet, b.me.address, now=1.1)
+    _publish(b, b"2", 1.2)
+    overtaken = [data for data, to in b.datagrams_to_send() if to == a.me.address]
+    exchange(a, b, now=1.2)
+    for data in overtaken:
+        a.receive_datagram(data, b.me.address, now=1.3)
+
+    assert records(a, "net")["b", "key"] == b"2"
+    assert a.counters.replayed == 1
+
+
 def test_what_waits_for_a_member_goes_to_no_other_address() -> None:
     """Each update rides in so many packets only: whoever draws them off keeps it from others."""
     a, b = _pair()
