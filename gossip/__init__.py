@@ -16,7 +16,7 @@ memory most of the time, and slots alone save a sixth of it.
     helper | suspicion | paths | doubts
     outbox
     directory
-    table | broadcast
+    table | broadcast | hearsay
     codec | member | memory | proof | trust | waiting
     keyring
     freshness | message | timers | events | stats | identity | budget | hybrid
@@ -35,6 +35,7 @@ Modules:
     events: what the machine tells its shell, and the views it lends
     failure: who answers probes and who does not
     freshness: packets that are new though their counter is not
+    hearsay: old records wait until their nodes have spoken themselves
     helper: probes made for others
     hybrid: hybrid logical clocks
     identity: what the room must know of who a node is

@@ -34,7 +34,18 @@ from gossip.stats import Counters
 from gossip.suspicion import Suspicions
 from gossip.timers import Timers
 from gossip.trust import Check, Trust
-from gossip.wire import Ack, Address, Message, Nack, NackReason, Ping, PingRequest, Response
+from gossip.wire import (
+    Ack,
+    Address,
+    Challenge,
+    Message,
+    Nack,
+    NackReason,
+    NodeRecord,
+    Ping,
+    PingRequest,
+    Response,
+)
 
 _CHECKS_MAX = 64
 """Checks outstanding; a refusal beyond them waits for the interval's probe."""
@@ -222,6 +233,19 @@ class Detector:
         for node_id in self._members.live_at(address):
             self._refused(node_id, now=now)
 
+    def challenge(self, target: NodeRecord, *also: Message, is_helped: bool) -> int:
+        """Have a node sign a number, and tell it something; return the number.
+
+        `is_helped`: others are to ask it, too.
+        """
+        nonce = self._rng.getrandbits(_NONCE_BITS)
+        node_id = target.node_id
+        challenge = Challenge(nonce, node_id, nonce)
+        self._outbox.send(target.address, *also, challenge, node_id=node_id)
+        if is_helped:
+            self._request(target, nonce)
+        return nonce
+
     def ping_untracked(self, member: Member, *also: Message) -> None:
         """Ping a member without waiting for the answer."""
         ping = Ping(self._next_sequence(), member.node_id)
@@ -316,15 +340,18 @@ class Detector:
         if target is None or probe.nonce is not None:
             return
         probe.nonce = self._rng.getrandbits(_NONCE_BITS)
-        others = [node_id for node_id in self._members.live() if node_id != probe.target]
-        count = min(self._config.indirect_probes, len(others))
-        host, port = target.address
-        request = PingRequest(probe.nonce, probe.target, host, port)
-        helpers = self._rng.sample(others, count)
+        helpers = self._request(target.record, probe.nonce)
         probe.helpers = frozenset(helpers)
+
+    def _request(self, target: NodeRecord, nonce: int) -> list[str]:
+        """Ask some members to have a node sign a number; return whom."""
+        others = [node_id for node_id in self._members.live() if node_id != target.node_id]
+        request = PingRequest(nonce, target.node_id, *target.address)
+        helpers = self._rng.sample(others, min(self._config.indirect_probes, len(others)))
         for node_id in helpers:
             helper = self._members.known(node_id)
             self._outbox.send(helper.address, request, node_id=node_id)
+        return helpers
 
     def _refused(self, node_id: str, *, now: float) -> None:
         probe = self._probe

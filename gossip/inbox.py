@@ -232,6 +232,7 @@ class Inbox:
                 self._respond(message, source, sender, now=now)
             case Response():
                 self._membership.detector.take_response(message, now=now)
+                self._notary.take_response(message, now=now)
             case _:
                 self._take_news(message, source, sender, now=now)
 

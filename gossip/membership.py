@@ -160,6 +160,15 @@ class Membership:
             return verdict is Verdict.NEW
         return self._counts(said)
 
+    def would_raise(self, record: NodeRecord) -> bool:
+        """Tell whether a record that is news brings up a node that is unknown or not up."""
+        if record.node_id in self.removal or record.node_id == self.me.node_id:
+            return False
+        held = self._members.get(record.node_id)
+        if held is None:
+            return True
+        return not held.is_live and (held.state is State.DEAD or record.epoch > held.record.epoch)
+
     def renew(self, *, now: float) -> None:
         """Sign this node's record anew: its certificate is another."""
         self._refute(self.me.incarnation, now=now)

@@ -4,13 +4,16 @@ A record or claim that would change something is checked; what is known already 
 the certificate it names is not here, it waits while its source is asked; anyone who holds a
 certificate may hand it on. What follows from it is `membership`'s.
 
-Invariant: an unsigned or forged record or claim changes nothing but a counter.
+Invariants:
+    an unsigned or forged record or claim changes nothing but a counter;
+    a record that is not recent brings nobody up before that node itself has spoken (`hearsay`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from gossip.hearsay import RECENT_S, Hearsay, Rumour
 from gossip.identity import fingerprint
 from gossip.member import MemberTable, Verdict
 from gossip.membership import Membership
@@ -19,7 +22,15 @@ from gossip.stats import Counters
 from gossip.sync import Syncer
 from gossip.trust import Check, Trust
 from gossip.waiting import Held, Waiting
-from gossip.wire import Address, CertificateOffer, CertificateRequest, Claim, NodeRecord
+from gossip.wire import (
+    Address,
+    CertificateOffer,
+    CertificateRequest,
+    Claim,
+    Message,
+    NodeRecord,
+    Response,
+)
 
 
 class Notary:
@@ -45,6 +56,7 @@ class Notary:
         self._counters = counters
         self._on_company = on_company
         self._waiting = Waiting()
+        self._hearsay = Hearsay()
 
     def take(
         self, said: NodeRecord | Claim, source: Address, *, now: float, is_relayed: bool
@@ -53,19 +65,18 @@ class Notary:
         if isinstance(said, Claim) and said.accuser in self._membership.removal:
             self._counters.refused_removed += 1
             return
-        if self._membership.is_news(said):
-            check = self._check(said, now=now)
-            if check is Check.UNKNOWN:
-                self._wait(Held(said, source, is_relayed, now), now=now)
-            if check is not Check.PASSED:
-                return
-        was_alone = not self._members.has_live
-        if isinstance(said, NodeRecord):
-            self._membership.take_record(said, source, now=now, relay=is_relayed)
-        elif self._membership.take_claim(said, source, now=now, relay=is_relayed) is Verdict.AHEAD:
-            self._sync.pull(source, self._membership.me, now=now)
-        if was_alone and self._members.has_live:
-            self._on_company(now)
+        held = Held(said, source, is_relayed, now)
+        if not self._membership.is_news(said) or self._is_shown(held, now=now):
+            self._accept(held, now=now)
+
+    def take_response(self, response: Response, *, now: float) -> None:
+        """Take a node's answer to what it was asked because others spoke of it."""
+        rumour = self._hearsay.answered_by(response, now=now)
+        if rumour is None:
+            return
+        owner = rumour.record.node_id
+        if self._trust.check_response(response, owner, now=now) is Check.PASSED:
+            self._accept(rumour.held, now=now)
 
     def take_offer_untrusted(self, offer: CertificateOffer, *, now: float) -> None:
         """Take a certificate, and what waited for it."""
@@ -84,6 +95,48 @@ class Notary:
             certificate = self._trust.certificate(name)
             if certificate is not None and self._outbox.may_answer(source, now=now):
                 self._outbox.send(source, CertificateOffer(certificate.der), node_id=sender)
+
+    def _is_shown(self, held: Held, *, now: float) -> bool:
+        """Tell whether it is certain who says this and, of a record, that it is true now."""
+        said = held.said
+        rumour = self._hearsay.about(said) if isinstance(said, NodeRecord) else None
+        if rumour is None:
+            check = self._check(said, now=now)
+            if check is Check.UNKNOWN:
+                self._wait(held, now=now)
+            if check is not Check.PASSED:
+                return False
+            if not isinstance(said, NodeRecord) or not self._is_hearsay(said, now=now):
+                return True
+            rumour = self._hearsay.hold(said, held)
+        if rumour.is_due(now):
+            self._challenge(rumour, now=now)
+        return False
+
+    def _is_hearsay(self, record: NodeRecord, *, now: float) -> bool:
+        is_recent = abs(self._trust.age_s(record.hlc, now=now)) <= RECENT_S
+        return not is_recent and self._membership.would_raise(record)
+
+    def _challenge(self, rumour: Rumour, *, now: float) -> None:
+        record = rumour.record
+        introduction: list[Message] = []
+        if self._members.get(record.node_id) is None:  # nor may it know this node
+            introduction = [CertificateOffer(self._trust.own.der), self._membership.me]
+        nonce = self._membership.detector.challenge(
+            record, *introduction, is_helped=rumour.asked > 0
+        )
+        self._hearsay.asked(rumour, nonce, now=now)
+
+    def _accept(self, held: Held, *, now: float) -> None:
+        said, source, relay = held.said, held.source, held.is_relayed
+        was_alone = not self._members.has_live
+        if isinstance(said, NodeRecord):
+            self._hearsay.drop(said.node_id)
+            self._membership.take_record(said, source, now=now, relay=relay)
+        elif self._membership.take_claim(said, source, now=now, relay=relay) is Verdict.AHEAD:
+            self._sync.pull(source, self._membership.me, now=now)
+        if was_alone and self._members.has_live:
+            self._on_company(now)
 
     def _check(self, said: NodeRecord | Claim, *, now: float) -> Check:
         if isinstance(said, NodeRecord):

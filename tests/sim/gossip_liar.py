@@ -79,6 +79,16 @@ class Liar:
             self._twin,
         )
 
+    def raise_the_dead(self, name: str, node: Node) -> None:
+        """Tell a node again all that one that is gone has ever said."""
+        gone = self.net.machine(name)
+        said: list[Message] = []
+        for scope in (NODES, self.scope):
+            said += gone.own_deltas(scope)
+        offer = CertificateOffer(AUTHORITY.identity(name).certificate.der)
+        packet = pack([encode(message) for message in (offer, gone.me, *said)])
+        self._send(node, self._seals[name].seal(packet))
+
     def keep_up(self, name: str) -> None:
         """Say, whenever asked for help, that a member has answered; accuse nobody from now on."""
         self._kept_up = name

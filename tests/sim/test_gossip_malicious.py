@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pytest
 
+from gossip.config import GossipConfig
 from gossip.events import EpochRaised, Event, Removed
 from gossip.wire import State
 from tests.sim.gossip_liar import NAME, Liar, pen_of
@@ -23,10 +25,12 @@ _HEARD_AGAIN_S = 3
 class _World:
     """Honest nodes, a liar among them, and what must stay as it is."""
 
-    def __init__(self, seed: int, *, size: int | None = None) -> None:
+    def __init__(
+        self, seed: int, *, size: int | None = None, config: GossipConfig | None = None
+    ) -> None:
         rng = Random(seed)
         honest = size or rng.randint(3, 6)
-        self.net = net = SimNetwork(honest, seed=seed, mode=Mode.BYTES)
+        self.net = net = SimNetwork(honest, seed=seed, mode=Mode.BYTES, config=config)
         net.workers |= {NAME, "n2"}
         net.add(NAME)
         self.truth: dict[tuple[str, str], bytes] = {}
@@ -171,6 +175,28 @@ def test_a_liar_that_was_removed_has_no_rows_any_more(seed: int) -> None:
         for node in world.honest:
             assert net.states(node.name)[NAME] is State.LEFT
             assert world.seen_of_the_liar(node) == {}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_dead_are_not_raised_once_they_are_forgotten(seed: int) -> None:
+    """Nor is one that has just joined told that they are there."""
+    config = replace(GossipConfig.lan(), tombstone_s=20.0, member_tombstone_s=60.0)
+    world = _World(seed, config=config)
+    net = world.net
+    net.kill("n1")
+    assert net.run(150, lambda: all("n1" not in net.states(n.name) for n in world.honest))
+    net.add("late")
+    net.attach("late", _SCOPE)
+    assert net.run(10, net.all_alive)
+    for _ in range(20):
+        for node in world.honest:
+            world.liar.raise_the_dead("n1", node)
+        net.run(0.5)
+        for node in world.honest:
+            assert "n1" not in net.states(node.name)
+            assert ("n1", "key") not in net.seen(node.name, _SCOPE)
+    net.restart("n1")
+    assert net.run(10, net.all_alive)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -7,6 +7,7 @@ import statistics
 import pytest
 
 from gossip.config import GossipConfig
+from gossip.simulation.cluster import cluster
 from gossip.wire import State
 from tests.sim.gossip_network import AUTHORITY, SEEDS, SHARE, SimNetwork, mode
 
@@ -45,6 +46,29 @@ def test_sixty_nodes_that_join_at_once_do_not_tell_each_other_what_all_are_told(
     assert net.run(3, net.all_alive, every_s=0.05)
 
     assert sum(net.sent.values()) / 60 <= 45
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_one_that_joins_much_later_sees_all_at_once(seed: int) -> None:
+    """It must hear from each before it takes their old records; a wrong clock changes nothing."""
+    net = cluster(8, seed=seed, mode=mode(seed), scope="net", settle_s=70)
+    net.publish("n3", "net", "key", b"v")
+    net.add("late", join=["n0"])
+    net.attach("late", "net")
+    net.set_clock("late", net.rng.choice((0.0, -3600.0, 3600.0)))
+
+    assert net.run(0.1, net.all_alive)
+    assert net.run(2, lambda: net.seen("late", "net") == {("n3", "key"): b"v"})
+
+
+@pytest.mark.parametrize("seed", SHARE)
+def test_one_that_joins_later_sees_those_that_only_others_reach(seed: int) -> None:
+    net = SimNetwork(8, seed=seed, mode=mode(seed), loss=0.05)
+    net.run(70)
+    net.cut |= {("late", "n3"), ("n3", "late"), ("late", "n4")}
+    net.add("late")
+
+    assert net.run(5, net.all_alive, every_s=0.1)
 
 
 def test_death_is_known_as_soon_as_with_memberlist() -> None:

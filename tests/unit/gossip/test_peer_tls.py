@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -138,7 +139,8 @@ async def test_a_stream_goes_only_to_the_node_that_it_is_for(tmp_path: Path) -> 
         await wait_until([b], lambda: len(records_of(b)) == 1500)
         before = b.stats().machine.counters.bytes_in
         z = Stranger(Z, 2**41, identity=_certified(tmp_path, Z)[0], cluster_id=CLUSTER, keys=KEYS)
-        lie = NodeRecord(Z, 2**41, 0, *address_of(b), "127.0.0.1")
+        hlc = time.time_ns() // 1_000_000
+        lie = NodeRecord(Z, 2**41, 0, *address_of(b), "127.0.0.1", hlc=hlc)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(z.seal(z.offer, z.trust.sign_node(lie)), address_of(a))
             await wait_until([a], lambda: len(states_of(a)) == 3)
