@@ -163,6 +163,8 @@ class Summary:
         overhead = _DELTA_OVERHEAD_BYTES + (0 if node is None else _NODE_BYTES)
         found: list[Delta] = []
         for stretch in _stretches(log, mine, start):
+            if node is None and not stretch.records and stretch.head is None:
+                continue  # it would tell nothing
             at = stretch.start
             if room is None or (is_whole and at == 0):
                 parts = [stretch.records]
@@ -231,6 +233,10 @@ def compare(scope: str, mine: DigestEntry, other: DigestEntry) -> Lead:
         return Lead.MINE if mine.stamp > other.stamp else Lead.THEIRS
     lead = Lead.NONE
     ours, theirs = (mine.maximum, mine.gc), (other.maximum, other.gc)
+    if mine.maximum == other.maximum and bool(mine.proved) != bool(other.proved):
+        # An earlier head than the one that is known there told what was collected here: it can be
+        # more only if the owner contradicts itself, and then the later head is right.
+        ours = theirs
     if ours[0] > theirs[0] or ours[1] > theirs[1] or mine.mark > other.mark:
         lead |= Lead.MINE
     if ours[0] < theirs[0] or ours[1] < theirs[1] or mine.mark < other.mark:

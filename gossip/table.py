@@ -318,12 +318,11 @@ class Table:
 def _reaches(delta: Delta, log: Log) -> bool:
     """Tell whether a proven delta takes nothing back: newer records are kept, but by a hollow log.
 
-    Of two heads the later is right.
+    Of two heads the later is right, even if it has collected less: its owner contradicts itself.
     """
-    if delta.head is not None and log.head is not None and rank(delta.head) < rank(log.head):
+    if log.is_hollow and (delta.end, delta.gc) < (log.maximum, log.gc):
         return False
-    end = delta.end if log.is_hollow else max(delta.end, log.maximum)
-    return (end, delta.gc) >= (log.maximum, log.gc)
+    return delta.head is None or log.head is None or rank(delta.head) >= rank(log.head)
 
 
 def _merge(log: Log, record: Record) -> Verdict:
