@@ -10,7 +10,7 @@ value or raise MalformedPacketError; containers are bounded by the size of the i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import assert_never
+from typing import assert_never, cast
 
 import msgpack
 
@@ -55,6 +55,10 @@ _REQUESTED_MAX = 16
 _ROOT_BYTES_MAX = 32
 _HASHES_BYTES_MAX = 64 * 8
 _U32 = 2**32 - 1
+_PARTS_MAX = 8 * RECORDS_PER_LOG_MAX
+"""Messages, records and digest entries in one frame. Each takes up to 12 us, whatever its length:
+4 MiB of the shortest ones would stop a node for five seconds. An honest frame has half as many;
+where there are fewer bytes there are fewer parts, and nobody counts."""
 _CLAIM_KINDS = {State.SUSPECT: 5, State.DEAD: 6, State.LEFT: 7}
 
 
@@ -79,10 +83,20 @@ def pack(messages: Sequence[bytes]) -> bytes:
 def unpack_untrusted(body: bytes) -> list[Message]:
     """Return the messages of a packet's body."""
     try:
-        raw: object = msgpack.unpackb(body, max_map_len=0, max_ext_len=0)
-        return [_decode(fields) for fields in checks.array(raw)]
+        raw = checks.array(msgpack.unpackb(body, max_map_len=0, max_ext_len=0))
+        if len(body) > _PARTS_MAX:
+            _check_parts(raw)
+        return [_decode(fields) for fields in raw]
     except (ValueError, TypeError, IndexError, OverflowError, msgpack.UnpackException) as exc:
         raise MalformedPacketError(str(exc)) from exc
+
+
+def _check_parts(raw: list[object]) -> None:
+    """Raise MalformedPacketError unless a frame has no more parts than honest ones."""
+    fields = (field for message in raw for field in checks.array(message))
+    lists = (cast("list[object]", field) for field in fields if isinstance(field, list) and field)
+    if len(raw) + sum(len(found) for found in lists if isinstance(found[0], list)) > _PARTS_MAX:
+        raise MalformedPacketError("too many parts")
 
 
 def _fields(message: Message) -> tuple[object, ...]:

@@ -12,14 +12,18 @@ from hypothesis import strategies as st
 from gossip.message import encode, pack, unpack_untrusted
 from gossip.wire import (
     Ack,
+    CertificateOffer,
     Challenge,
     Claim,
     Delta,
+    Digest,
+    DigestEntry,
     MalformedPacketError,
     Message,
     Ping,
     Record,
     Response,
+    Stage,
     Stamp,
     State,
     Update,
@@ -109,3 +113,28 @@ def test_record_outside_its_delta_is_malformed() -> None:
 
     with pytest.raises(MalformedPacketError):
         unpack_untrusted(pack([encode(delta)]))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        CertificateOffer(b""),
+        Delta("s", "z", Stamp(1, 1), 0, 9, 0, (Record("k", 1, 0, None),) * 4096),
+        Digest("s", Stage.PULL, entries=(DigestEntry("z", Stamp(0, 0), 0, 0),) * 4096),
+    ],
+)
+def test_a_frame_of_very_many_small_parts_is_malformed(part: Message) -> None:
+    """Each costs far more than its bytes: the event loop would stand still."""
+    data = encode(part)
+    with pytest.raises(MalformedPacketError, match="too many parts"):
+        unpack_untrusted(pack([data] * min(65535, (1 << 20) // len(data))))
+
+
+def test_a_frame_of_as_much_as_honest_nodes_say_is_taken() -> None:
+    """See `sync`: messages for 1 MiB, the last of them as long as a log can be."""
+    small = Delta("s", "z", Stamp(1, 1), 0, 9, 0, (Record("k", 1, 0, b"", b"s" * 64),))
+    large = Delta("s", "z", Stamp(1, 1), 0, 9, 0, (Record("k", 1, 0, b"", b"s" * 64),) * 4096)
+    data = encode(small)
+    said = [data] * ((1 << 20) // len(data))
+
+    assert len(unpack_untrusted(pack([*said, encode(large)]))) == len(said) + 1
