@@ -217,7 +217,7 @@ class Syncer:
             self._back_off(digest.scope)
             return
         units = _DIGEST_UNITS
-        if not digest.hashes:
+        if len(digest.hashes) != HASH_BYTES:
             units += self._summary.count(digest.scope) / _OWNERS_PER_UNIT
         if not self._outbox.may_answer(source, units, now=now):
             return

@@ -5,8 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gossip.machine import Machine
+from gossip.memory import MemoryAuthority
 from gossip.proof import head_of
-from gossip.wire import NODES, Challenge, Claim, Delta, Digest, Record, Stage, Stamp, State
+from gossip.wire import (
+    NODES,
+    Challenge,
+    Claim,
+    Delta,
+    Digest,
+    NodeRecord,
+    Record,
+    Stage,
+    Stamp,
+    State,
+)
 from tests.unit.gossip.pair import make_machine, meet
 from tests.unit.gossip.stranger import ADDRESS, Stranger
 
@@ -102,3 +114,20 @@ def test_heads_that_do_not_fit_cost_no_more_than_their_senders_checks() -> None:
 
     assert a.counters.checks_put_off > 200
     assert a.counters.checked - before < 300
+
+
+def test_hashes_that_differ_everywhere_cost_what_comparing_everybody_takes() -> None:
+    a, z = make_machine("a"), Stranger()
+    authority = MemoryAuthority("c")
+    others = [authority.identity(f"n{n}", is_manager=False).certificate for n in range(500)]
+    a.meet(
+        (
+            (NodeRecord(c.node_id, 5, 0, f"10.1.{n // 250}.{n % 250}", 7946, "10.0.0.1"), c)
+            for n, c in enumerate(others)
+        ),
+        now=0.0,
+    )
+    for _ in range(100):
+        z.tell(a, *[Digest(NODES, Stage.COMPARE, 0, b"x" * 512)] * 10, source=_SPOOFED)
+
+    assert a.counters.answers_put_off > 500
