@@ -39,13 +39,20 @@ def head_of(records: Collection[Record], *, maximum: int, gc: int, hlc: int) -> 
     return Head(maximum, gc, len(records), root(records), hlc)
 
 
-def rank(head: Head) -> tuple[int, int, int, bytes]:
-    """Return what is greater the later one owner's head is; for no two that differ it is equal."""
-    return (head.maximum, head.gc, head.hlc, head.root)
+def rank(head: Head) -> tuple[int, int, int, int, bytes]:
+    """Return what is greater the later one owner's head is; for no two that differ it is equal.
+
+    The mark comes first, for digests tell no more: else clocks beyond its range would be ordered in
+    two ways, and two nodes would send each other what neither takes.
+    """
+    return (head.maximum, head.gc, head_mark(head), head.hlc, head.root)
 
 
 def head_mark(head: Head) -> int:
-    """Return 64 bits that tell the heads of one version apart, and are greater for the later."""
+    """Return 64 bits that tell the heads of one version apart, and are greater for the later.
+
+    An owner that tries 65,536 logs finds two with one mark: it may keep both, at different nodes.
+    """
     return min(head.hlc, _HLC_MAX) << 16 | int.from_bytes(head.root[:2], "big")
 
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gossip.config import GossipConfig
 from gossip.keyring import Keyring
 from gossip.machine import Machine
 from gossip.message import unpack_untrusted
-from gossip.proof import head_of
+from gossip.proof import head_mark, head_of, rank
 from gossip.wire import NODES, Delta, Digest, DigestEntry, Head, Record, Stage, Stamp, Update
 from tests.unit.gossip.pair import KEYS, exchange, make_machine, meet, records
 from tests.unit.gossip.stranger import ADDRESS, Stranger
@@ -226,6 +228,18 @@ def test_of_two_logs_of_one_version_the_one_with_the_later_head_is_right(
 
     assert _seen(a) == {"k": b"2"}
     assert _asked(a) == []
+
+
+_HLCS = st.integers(0, 2**64 - 1) | st.integers(2**48 - 2, 2**48 + 1)
+_HEADS = st.builds(Head, st.just(1), st.just(0), st.just(1), st.binary(min_size=32), _HLCS)
+
+
+@given(_HEADS, _HEADS)
+def test_what_digests_tell_of_two_heads_agrees_with_which_is_taken(one: Head, other: Head) -> None:
+    """Else one node would tell of its log for ever, and the other never take it."""
+    earlier, later = sorted((one, other), key=rank)
+
+    assert head_mark(earlier) <= head_mark(later)
 
 
 def test_a_log_that_contradicts_itself_is_asked_for_now_and_then(a: Machine, z: _Owner) -> None:
