@@ -95,8 +95,12 @@ class Ledger:
         if not self._directory.is_welcome(delta.scope, delta.owner, delta.stamp):
             self._counters.deltas_refused += 1
             return
-        records = self._proven(delta, source, now=now)
+        is_head_new = self._is_head_new(delta, now=now)
+        records = self._outcome(delta) if is_head_new else None
         if records is None:
+            if is_head_new and self._directory.table.contradicts(delta):
+                self._sync.pull_whole(delta, source, now=now)
+                return  # a part of one log and a part of another are none
             updates = (Update(delta.scope, delta.owner, delta.stamp, r) for r in delta.records)
             taken = [u.record for u in updates if self._merge(u, now=now) is Verdict.NEW]
             self._count_repair(delta, taken, now=now)
@@ -129,24 +133,25 @@ class Ledger:
             self._sync.hurry(update.scope, now=now)
         return verdict
 
-    def _proven(self, delta: Delta, source: Address, *, now: float) -> list[Record] | None:
-        """Return what the log is after `delta`, if that is new and its head proves it."""
+    def _is_head_new(self, delta: Delta, *, now: float) -> bool:
+        """Tell whether a delta has its owner's word on the whole log, later than the one held."""
         head = delta.head
         if head is None or (head.maximum, head.gc) != (delta.end, delta.gc):
-            return None
+            return False
         log = self._directory.table.get(delta.scope, delta.owner)
         if log is not None and log.stamp == delta.stamp and not _is_newer(head, log.head):
-            return None
+            return False
         if head.count > RECORDS_PER_LOG_MAX:
-            return None
-        if self._trust.check_head(delta, head, now=now) is not Check.PASSED:
-            return None  # before the outcome is hashed: that takes far longer
+            return False
+        # Before the outcome is hashed: that takes far longer.
+        return self._trust.check_head(delta, head, now=now) is Check.PASSED
+
+    def _outcome(self, delta: Delta) -> list[Record] | None:
+        """Return what the log is after `delta`, if its head proves it."""
         records = self._directory.table.outcome(delta)
-        if records is not None and is_proven(records, head):
-            return records
-        if self._directory.table.contradicts(delta):
-            self._sync.pull_whole(delta, source, now=now)
-        return None
+        if records is None or delta.head is None or not is_proven(records, delta.head):
+            return None
+        return records
 
     def _relay_head(self, delta: Delta, *, now: float) -> None:
         bare = replace(delta, node=None, claim=None)

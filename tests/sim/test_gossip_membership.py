@@ -68,7 +68,8 @@ def test_one_that_joins_later_sees_those_that_only_others_reach(seed: int) -> No
     net.cut |= {("late", "n3"), ("n3", "late"), ("late", "n4")}
     net.add("late")
 
-    assert net.run(5, net.all_alive, every_s=0.1)
+    assert net.run(5, lambda: set(net.states("late")) == set(net.nodes), every_s=0.1)
+    assert net.run(20, net.all_alive, every_s=0.1)
 
 
 def test_death_is_known_as_soon_as_with_memberlist() -> None:
