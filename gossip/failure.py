@@ -21,7 +21,7 @@ Its other parts are in `suspicion`, and in `outbox`, which tells a suspect in ev
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
@@ -61,10 +61,10 @@ class _Probe:
     sequence: int
     sent_at: float
     timer: int = 0
-    nonce: int | None = None
-    """What helpers have the target sign, once they are asked; the ping's sequence they never know.
-    """
-    helpers: frozenset[str] = frozenset()
+    helpers: dict[int, str] = field(default_factory=dict[int, str])
+    """By what each has the target sign: none knows the others' numbers, and could answer in their
+    name, nor the ping's sequence."""
+    are_asked: bool = False
     nacks: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
     """Helpers that say that nobody listens there."""
@@ -215,7 +215,7 @@ class Detector:
     def take_nack(self, nack: Nack, sender: str | None, *, now: float) -> None:
         """Take a helper's word that it works but the target did not answer it."""
         probe = self._by_nonce(nack.sequence)
-        if probe is None or sender not in probe.helpers:
+        if probe is None or sender is None or probe.helpers[nack.sequence] != sender:
             return
         probe.nacks |= {sender}
         if nack.reason is NackReason.REFUSED:
@@ -242,8 +242,8 @@ class Detector:
         node_id = target.node_id
         challenge = Challenge(nonce, node_id, nonce)
         self._outbox.send(target.address, *also, challenge, node_id=node_id)
-        if is_helped:
-            self._request(target, nonce)
+        for helper in self._some_but(node_id) if is_helped else ():
+            self._request(helper, target, nonce)
         return nonce
 
     def ping_untracked(self, member: Member, *also: Message) -> None:
@@ -262,7 +262,7 @@ class Detector:
         return next((p for p in self._checks.values() if p.sequence == sequence), None)
 
     def _by_nonce(self, nonce: int) -> _Probe | None:
-        return next((p for p in self._outstanding() if p.nonce == nonce), None)
+        return next((p for p in self._outstanding() if nonce in p.helpers), None)
 
     def _answered(self, probe: _Probe) -> None:
         if probe.is_answered:
@@ -313,7 +313,7 @@ class Detector:
         self._counters.probes_failed += 1
         if probe.has_failed:
             return
-        if not probe.helpers or not probe.helpers <= probe.nacks:
+        if not probe.helpers or not probe.nacks.issuperset(probe.helpers.values()):
             self._worsen()
         self._fail(probe, now=now)
 
@@ -337,21 +337,23 @@ class Detector:
 
     def _ask_helpers(self, probe: _Probe, _now: float) -> None:
         target = self._members.get(probe.target)
-        if target is None or probe.nonce is not None:
+        if target is None or probe.are_asked:
             return
-        probe.nonce = self._rng.getrandbits(_NONCE_BITS)
-        helpers = self._request(target.record, probe.nonce)
-        probe.helpers = frozenset(helpers)
+        probe.are_asked = True
+        for helper in self._some_but(probe.target):
+            nonce = self._rng.getrandbits(_NONCE_BITS)
+            probe.helpers[nonce] = helper
+            self._request(helper, target.record, nonce)
 
-    def _request(self, target: NodeRecord, nonce: int) -> list[str]:
-        """Ask some members to have a node sign a number; return whom."""
-        others = [node_id for node_id in self._members.live() if node_id != target.node_id]
+    def _some_but(self, target: str) -> list[str]:
+        """Return members that may help with another."""
+        others = [node_id for node_id in self._members.live() if node_id != target]
+        return self._rng.sample(others, min(self._config.indirect_probes, len(others)))
+
+    def _request(self, helper: str, target: NodeRecord, nonce: int) -> None:
+        """Ask a member to have a node sign a number."""
         request = PingRequest(nonce, target.node_id, *target.address)
-        helpers = self._rng.sample(others, min(self._config.indirect_probes, len(others)))
-        for node_id in helpers:
-            helper = self._members.known(node_id)
-            self._outbox.send(helper.address, request, node_id=node_id)
-        return helpers
+        self._outbox.send(self._members.known(helper).address, request, node_id=helper)
 
     def _refused(self, node_id: str, *, now: float) -> None:
         probe = self._probe

@@ -32,7 +32,7 @@ def test_refused_probe_asks_helpers_at_once() -> None:
     asked = _refuse(bench, ping.target, bench.now)
 
     assert [request.target for request, _ in asked] == [ping.target] * 3
-    assert len({request.sequence for request, _ in asked}) == 1
+    assert len({request.sequence for request, _ in asked}) == 3
     assert ping.sequence not in {request.sequence for request, _ in asked}
     bench.run_until(bench.now + 0.9)
     assert bench.requests() == []
@@ -55,6 +55,17 @@ def test_two_helpers_that_were_refused_too_make_the_suspicion_short(*, is_probed
     assert bench.suspicions.deadline(target) == pytest.approx(bench.now + SHORT_S)
     assert bench.detector.health == 0
     assert bench.counters.suspicions_refused == 1
+
+
+def test_a_helper_cannot_say_in_the_name_of_others_that_they_were_refused() -> None:
+    """It can seal in their name, but does not know what they were asked."""
+    bench = Bench(*"bcdef")
+    asked = _refuse(bench, "b", 0.0)
+    known, _ = asked[0]
+    for name in "bcdef":
+        bench.detector.take_nack(Nack(known.sequence, NackReason.REFUSED), name, now=0.01)
+
+    assert bench.failures == []
 
 
 @pytest.mark.parametrize("others", [0, 1, 2])
