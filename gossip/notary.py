@@ -76,6 +76,7 @@ class Notary:
             return
         owner = rumour.record.node_id
         if self._trust.check_response(response, owner, now=now) is Check.PASSED:
+            self._hearsay.drop(owner)
             self._accept(rumour.held, now=now)
 
     def take_offer_untrusted(self, offer: CertificateOffer, *, now: float) -> None:
@@ -106,7 +107,10 @@ class Notary:
                 self._wait(held, now=now)
             if check is not Check.PASSED:
                 return False
-            if not isinstance(said, NodeRecord) or not self._is_hearsay(said, now=now):
+            if not isinstance(said, NodeRecord):
+                return True
+            if not self._is_hearsay(said, now=now):
+                self._hearsay.drop(said.node_id)
                 return True
             rumour = self._hearsay.hold(said, held)
         if rumour.is_due(now):
@@ -119,6 +123,8 @@ class Notary:
 
     def _challenge(self, rumour: Rumour, *, now: float) -> None:
         record = rumour.record
+        if not self._outbox.may_answer(record.address, now=now):
+            return  # whoever signs life after life has it asked anew each time, wherever it says
         introduction: list[Message] = []
         if self._members.get(record.node_id) is None:  # nor may it know this node
             introduction = [CertificateOffer(self._trust.own.der), self._membership.me]
@@ -131,7 +137,6 @@ class Notary:
         said, source, relay = held.said, held.source, held.is_relayed
         was_alone = not self._members.has_live
         if isinstance(said, NodeRecord):
-            self._hearsay.drop(said.node_id)
             self._membership.take_record(said, source, now=now, relay=relay)
         elif self._membership.take_claim(said, source, now=now, relay=relay) is Verdict.AHEAD:
             self._sync.pull(source, self._membership.me, now=now)

@@ -128,6 +128,29 @@ def test_whoever_is_told_again_asks_less_and_less_and_checks_nothing() -> None:
     assert a.counters.checked == checked
 
 
+def test_what_anybody_can_repeat_or_make_up_ends_no_question() -> None:
+    a, z = make_machine("a"), Stranger()
+    z.tell(a, z.record(50, hlc=int(NOW * 1000)), now=NOW)
+    z.tell(a, z.accuse(State.LEFT, "z", 50, 0), now=NOW)
+    assert _state(a) is State.LEFT
+    _said(a)
+    z.tell(a, z.record(51, hlc=OLD_MS), now=NOW)
+    challenge = _challenge(a)
+    liar = Stranger("y")
+    liar.tell(a, replace(z.record(49), signature=b""), now=NOW)
+    z.tell(a, z.trust.sign_response(challenge, epoch=51), now=NOW + 0.1)
+
+    assert _state(a) is State.ALIVE
+
+
+def test_life_after_life_makes_nobody_flood_the_address_that_they_name() -> None:
+    a, z = make_machine("a"), Stranger()
+    for number in range(3000):
+        z.tell(a, z.record(50 + number, hlc=OLD_MS), now=NOW)
+
+    assert sum(isinstance(m, Challenge) for m, _ in _said(a)) <= 1000
+
+
 def test_helpers_are_asked_when_the_node_has_not_answered() -> None:
     a, b, z = make_machine("a"), make_machine("b"), Stranger()
     meet(a, b)
