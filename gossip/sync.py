@@ -59,6 +59,10 @@ _PUSH_BYTES_MAX = 19 << 20
 """A receiver takes 20 MiB, what seals add to the frames included."""
 _STREAM_PAUSE_S = 15.0
 """A peer gets no other stream so long, unless the first is done; nor after one failed."""
+_STREAMS_PER_S = 1.0
+_STREAMS_BURST = 8.0
+"""To one peer: whoever asks in its name has it flooded with all that is known. A peer that lacks
+much in more scopes at once gets the rest by datagrams, or in later rounds."""
 _WHOLE_PAUSE_S = 20.0
 _WHOLE_BURST = 3.0
 """How often one log is asked for anew because a part does not fit: an owner that contradicts itself
@@ -113,6 +117,8 @@ class Syncer:
         self._asked: dict[str, list[str]] = {}
         self._streaming: dict[str, float] = {}
         self._no_stream: dict[str, float] = {}
+        self._pushed = Budgets(rate=_STREAMS_PER_S, most=_STREAMS_BURST)
+        """By member."""
         self._pulled = Budgets(rate=1.0, most=1.0)
         """By address."""
         self._pulled_whole = Budgets(rate=1 / _WHOLE_PAUSE_S, most=_WHOLE_BURST)
@@ -369,12 +375,14 @@ class Syncer:
             return
         member = None if sender is None else self._members.get(sender)
         if member is not None and now >= self._no_stream.get(member.node_id, now):
-            if now >= self._streaming.get(member.node_id, now):
+            if now < self._streaming.get(member.node_id, now):
+                return
+            if self._pushed.take(member.node_id, now=now):
                 self._streaming[member.node_id] = now + _STREAM_PAUSE_S
                 self._counters.streams_out += 1
                 frames = _frames(self._encoded(scope, gaps, source, room=None, now=now))
                 self._outbox.push(member.node_id, member.address, frames)
-            return
+                return
         self._outbox.send_encoded(source, messages, node_id=sender)
 
     def _first(self, messages: Iterable[bytes]) -> tuple[list[bytes], bool]:

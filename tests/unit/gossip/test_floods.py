@@ -64,6 +64,20 @@ def test_a_flood_of_questions_leaves_answers_for_members_at_the_same_host() -> N
     assert [push.node_id for push in a.streams_to_send()] == ["b"]
 
 
+def test_nobody_is_flooded_with_streams_by_who_asks_in_its_name() -> None:
+    a, b = _teller(), make_machine("b")
+    meet(a, b)
+    liar = Stranger("b", b.me.epoch)
+    pushed = 0
+    for number in range(100):
+        liar.tell(a, _ALL, source=(f"10.7.7.{number}", 7946))
+        for push in a.streams_to_send():
+            a.stream_done(push.node_id, is_sent=True, now=1.0)
+            pushed += 1
+
+    assert 0 < pushed <= 8
+
+
 def test_whoever_is_unknown_is_asked_who_it_is_but_not_from_every_port() -> None:
     a = make_machine("a")
     x = Stranger("x")
