@@ -8,11 +8,11 @@ memory most of the time, and slots alone save a sixth of it.
     peer | simulation
     transport | storage
     refusals | machine
-    inbox
+    inbox | bootstrap | report
     notary | ledger
     membership | sync
     removal
-    failure | spread | digest | report
+    failure | spread | digest
     helper | suspicion | paths | doubts
     outbox
     directory
@@ -24,6 +24,7 @@ memory most of the time, and slots alone save a sixth of it.
     wire | config
 
 Modules:
+    bootstrap: finds the cluster, and who is missing
     broadcast: queues of updates by rank and times sent
     budget: token buckets
     checks: what the values inside packets must be
@@ -54,7 +55,7 @@ Modules:
     proof: one signature for a whole log
     refusals: which datagrams were refused, from the socket's error queue
     removal: whom the managers removed, and that they stay out
-    report: what is held of the tables, for people
+    report: what is believed, held and counted, for people
     simulation: machines of many nodes in virtual time
     spread: eager dissemination in rounds
     stats: counters

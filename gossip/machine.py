@@ -18,11 +18,10 @@ Source: SWIM (Das et al. 2002), Lifeguard (Dadgar et al. 2017), Scuttlebutt (van
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from copy import deepcopy
-from dataclasses import replace
 from random import Random
 
 from gossip import report
+from gossip.bootstrap import Bootstrap
 from gossip.broadcast import Queues, Rank
 from gossip.codec import Codec, SealedCodec
 from gossip.config import GossipConfig
@@ -43,7 +42,7 @@ from gossip.identity import Certificate, Identity
 from gossip.inbox import Inbox
 from gossip.keyring import GossipKey, Keyring, KeyView
 from gossip.ledger import Ledger
-from gossip.member import Member, MemberTable
+from gossip.member import MemberTable
 from gossip.membership import Membership
 from gossip.notary import Notary
 from gossip.outbox import Outbox, StreamPush
@@ -60,26 +59,19 @@ from gossip.wire import (
     DigestEntry,
     InvalidError,
     NodeRecord,
-    State,
 )
 
 _SWEEP_S = 30.0
 """How often what is old is forgotten."""
-_FIRST_RETRY_S = 0.25
-"""First pause before the bootstrap addresses are tried again; it doubles."""
-_BOOTSTRAP_AT_ONCE = 8
-_INTRODUCTIONS_S = (0.05, 0.5)
-"""When a node that found the cluster introduces itself: what it said before, nobody heard."""
 _KEYS_WANTED_S = 5.0
 """Least time between two wishes for another key ring, however many packets cannot be opened."""
-_LOST_S = 10.0
-"""How often a dead member or an unknown bootstrap address is asked for its digest."""
 
 
 class Machine:
     """One node's gossip."""
 
     __slots__ = (
+        "_bootstrap",
         "_config",
         "_directory",
         "_events",
@@ -94,8 +86,6 @@ class Machine:
         "_outbox",
         "_output",
         "_queues",
-        "_retry_s",
-        "_rng",
         "_spread",
         "_summary",
         "_sync",
@@ -124,10 +114,8 @@ class Machine:
         """
         self.counters = Counters()
         self._config = config
-        self._rng = rng
         self._hybrid = HybridClock(wall_offset_s)
         self._events: list[Event] = []
-        self._retry_s = _FIRST_RETRY_S
         self._is_started = False
         self._keys_wanted_at = float("-inf")
         """When the next `KeysWanted` may be."""
@@ -213,6 +201,16 @@ class Machine:
             counters=self.counters,
             hlc=self._hybrid.next,
         )
+        self._bootstrap = Bootstrap(
+            config=config,
+            rng=rng,
+            timers=self._timers,
+            members=self._members,
+            membership=self._membership,
+            directory=self._directory,
+            ledger=self._ledger,
+            sync=self._sync,
+        )
         self._inbox = Inbox(
             codec=wire,
             members=self._members,
@@ -225,7 +223,7 @@ class Machine:
                 sync=self._sync,
                 outbox=self._outbox,
                 counters=self.counters,
-                on_company=self._plan_introduction,
+                on_company=self._bootstrap.plan_introduction,
             ),
             ledger=self._ledger,
             sync=self._sync,
@@ -252,17 +250,12 @@ class Machine:
         self._is_started = True
         self._membership.start(advertise, now=now)
         self._sync.start(NODES, now=now)
-        self._timers.at(now, self._bootstrap)
+        self._bootstrap.start(now=now)
         self._timers.at(now + _SWEEP_S, self._sweep)
-        self._timers.at(now + _LOST_S * self._rng.uniform(0.5, 1), self._try_lost)
 
     def join(self, addresses: Iterable[Address]) -> None:
         """Look for the cluster at `addresses`, in place of earlier ones."""
-        wanted = tuple(dict.fromkeys(addresses))
-        if wanted == self._sync.bootstrap:
-            return
-        self._sync.bootstrap = wanted
-        self._look_again()
+        self._bootstrap.join(addresses)
 
     def meet(self, others: Iterable[tuple[NodeRecord, Certificate]], *, now: float) -> None:
         """Know members from the start, as nodes of a simulated cluster do; nothing is checked.
@@ -279,7 +272,7 @@ class Machine:
         before = self._keyring.keys()
         self._keyring.set_keys(keys)
         if self._keyring.keys() != before:
-            self._look_again()
+            self._bootstrap.look_again()
 
     def keys(self) -> list[KeyView]:
         """Return the key ring without secrets, oldest key first."""
@@ -407,11 +400,7 @@ class Machine:
 
     def members(self) -> list[MemberView]:
         """Return what is believed of every member, this node first."""
-        state = State.LEFT if self._membership.has_left else State.ALIVE
-        accuser = self.me.node_id if self._membership.has_left else None
-        views = [_view(self.me, state, self._membership.since, accuser)]
-        views.extend(map(self._view, self._members.all()))
-        return views
+        return report.members(self._membership, self._members)
 
     def records(self, scope: str) -> Sequence[RecordView]:
         """Return the visible records of a scope this node is attached to, its own included."""
@@ -444,82 +433,23 @@ class Machine:
 
     def stats(self) -> GossipStats:
         """Return the counters."""
-        states = [view.state for view in self.members()]
-        table = self._directory.table
-        logs = [log for scope in table.scopes() for log in table.logs(scope).values()]
-        return GossipStats(
-            alive=states.count(State.ALIVE),
-            suspect=states.count(State.SUSPECT),
-            dead=states.count(State.DEAD),
-            left=states.count(State.LEFT),
-            relay_only=self._membership.detector.paths.relay_only(),
-            scopes=len(self._directory.scopes),
-            records=sum(len(log.records) for log in logs),
-            queued=len(self._queues),
-            queue_dropped=self._queues.dropped,
-            health=self._membership.detector.health,
-            counters=deepcopy(self.counters),
+        return report.stats(
+            self.members(),
+            directory=self._directory,
+            queues=self._queues,
+            detector=self._membership.detector,
+            counters=self.counters,
         )
-
-    def _view(self, member: Member) -> MemberView:
-        accuser = None if member.claim is None else member.claim.accuser
-        view = _view(member.record, member.state, member.since, accuser)
-        detector = self._membership.detector
-        return replace(
-            view,
-            suspicion_ends_at=detector.suspicions.deadline(member.node_id),
-            round_trip_s=detector.paths.round_trip_s(member.node_id),
-            is_relay_only=detector.paths.is_relay_only(member.node_id),
-        )
-
-    def _plan_introduction(self, now: float) -> None:
-        if self._sync.bootstrap:
-            self._membership.met_at = now
-        self._sync.ask_many(NODES, now=now)
-        for pause_s in _INTRODUCTIONS_S:
-            self._timers.at(now + pause_s, self._introduce)
-
-    def _introduce(self, now: float) -> None:
-        """Tell the members just met about this node, and what it is attached to."""
-        self._membership.announce(now=now)
-        for update in self._directory.own_attachments():
-            self._ledger.spread_own(update, now=now)
 
     def _go_on_in_epoch(self, epoch: int, now: float) -> None:
         self._keyring.set_epoch(epoch)
         for update in self._directory.raise_epoch(epoch, hlc=self._hybrid.next(now)):
             self._ledger.spread_own(update, now=now)
 
-    def _bootstrap(self, now: float) -> None:
-        longest = self._config.bootstrap_interval_s
-        if self._members.live():
-            self._retry_s = _FIRST_RETRY_S
-            self._timers.at(now + longest, self._bootstrap)
-            return
-        self._contact_bootstrap()
-        self._timers.at(now + self._retry_s, self._bootstrap)
-        self._retry_s = min(2 * self._retry_s, longest)
-
-    def _look_again(self) -> None:
-        """Look for the cluster at once, if this node is alone: now it may be found."""
-        self._retry_s = _FIRST_RETRY_S
-        if self._is_started and not self._members.live():
-            self._contact_bootstrap()
-
     def _want_keys(self, now: float) -> None:
         if now >= self._keys_wanted_at:
             self._keys_wanted_at = now + _KEYS_WANTED_S
             self._events.append(KeysWanted())
-
-    def _contact_bootstrap(self) -> None:
-        others = [address for address in self._sync.bootstrap if address != self.me.address]
-        for address in self._rng.sample(others, min(len(others), _BOOTSTRAP_AT_ONCE)):
-            self._sync.contact(address, self.me)
-
-    def _try_lost(self, now: float) -> None:
-        self._timers.at(now + _LOST_S, self._try_lost)
-        if not self._membership.has_left:
-            self._sync.try_lost(self.me)
 
     def _sweep(self, now: float) -> None:
         self._timers.at(now + _SWEEP_S, self._sweep)
@@ -527,9 +457,3 @@ class Machine:
             self._ledger.plan_head(scope, now=now)
         self._directory.hollow_dead(now=now)
         self._membership.forget_old(now=now)
-
-
-def _view(record: NodeRecord, state: State, since: float, accuser: str | None) -> MemberView:
-    where = (record.host, record.port, record.data_address)
-    life = (record.incarnation, record.epoch)
-    return MemberView(record.node_id, state, *where, *life, since, accuser)

@@ -1,9 +1,56 @@
-"""What this node holds of the tables, for people (pure)."""
+"""What this node believes, holds of the tables, and has counted, for people (pure)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+
+from gossip.broadcast import Queues
 from gossip.directory import Directory
-from gossip.events import LogView, StoredView
+from gossip.events import LogView, MemberView, StoredView
+from gossip.failure import Detector
+from gossip.member import Member, MemberTable
+from gossip.membership import Membership
+from gossip.stats import Counters, GossipStats
+from gossip.wire import NodeRecord, State
+
+
+def members(membership: Membership, others: MemberTable) -> list[MemberView]:
+    """Return what is believed of every member, this node first."""
+    me = membership.me
+    state = State.LEFT if membership.has_left else State.ALIVE
+    accuser = me.node_id if membership.has_left else None
+    views = [_view(me, state, membership.since, accuser)]
+    views.extend(_other(member, membership.detector) for member in others.all())
+    return views
+
+
+def stats(
+    views: Sequence[MemberView],
+    *,
+    directory: Directory,
+    queues: Queues,
+    detector: Detector,
+    counters: Counters,
+) -> GossipStats:
+    """Return the counters; `views`: of all members."""
+    states = [view.state for view in views]
+    table = directory.table
+    kept = [log for scope in table.scopes() for log in table.logs(scope).values()]
+    return GossipStats(
+        alive=states.count(State.ALIVE),
+        suspect=states.count(State.SUSPECT),
+        dead=states.count(State.DEAD),
+        left=states.count(State.LEFT),
+        relay_only=detector.paths.relay_only(),
+        scopes=len(directory.scopes),
+        records=sum(len(log.records) for log in kept),
+        queued=len(queues),
+        queue_dropped=queues.dropped,
+        health=detector.health,
+        counters=deepcopy(counters),
+    )
 
 
 def logs(directory: Directory) -> list[LogView]:
@@ -42,3 +89,20 @@ def stored(directory: Directory, scope: str) -> list[StoredView]:
         for owner, log in sorted(directory.table.logs(scope).items())
         for _, record in sorted(log.records.items())
     ]
+
+
+def _other(member: Member, detector: Detector) -> MemberView:
+    accuser = None if member.claim is None else member.claim.accuser
+    view = _view(member.record, member.state, member.since, accuser)
+    return replace(
+        view,
+        suspicion_ends_at=detector.suspicions.deadline(member.node_id),
+        round_trip_s=detector.paths.round_trip_s(member.node_id),
+        is_relay_only=detector.paths.is_relay_only(member.node_id),
+    )
+
+
+def _view(record: NodeRecord, state: State, since: float, accuser: str | None) -> MemberView:
+    where = (record.host, record.port, record.data_address)
+    life = (record.incarnation, record.epoch)
+    return MemberView(record.node_id, state, *where, *life, since, accuser)
