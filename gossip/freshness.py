@@ -11,6 +11,8 @@ member's packets stay new.
 Invariants:
     a packet is new at most once while a guard remembers its seal, and never below the counter that
     was proved last;
+    nor is it new where there is a guard once it was taken elsewhere: whoever passes questions and
+    answers on has a guard for his own address, and could say there what he recorded;
     a guard remembers at most `_SEALS_MAX` seals, and wants another proof long before;
     at most `_GUARDS_MAX` places have guards, and only such from where an answer came.
 """
@@ -27,6 +29,8 @@ _SEALS_MAX = 512
 """The oldest goes first: only a flood of forged packets between two proofs fills it."""
 _SEALS_WANTED_MAX = 128
 """From so many on another proof is due."""
+_RECENT_MAX = 4096
+"""As `_SEALS_MAX`, for all places together."""
 _GUARDS_MAX = 1024
 """The least recently used goes first; if its place is in doubt again, it is asked again."""
 
@@ -55,11 +59,13 @@ class Guard:
 class Guards:
     """What was seen since its counter was proved, by place."""
 
-    __slots__ = ("by_place",)
+    __slots__ = ("_recent", "by_place")
 
     def __init__(self) -> None:
         self.by_place: OrderedDict[Place, Guard] = OrderedDict()
         """Empty in good times, when nobody needs to look."""
+        self._recent: OrderedDict[Hashable, None] = OrderedDict()
+        """Senders' tags, epochs and seals of what came while there were any."""
 
     def prove(self, place: Place, counter: int) -> None:
         """Take note that the packet with `counter` is truly its sender's, and the newest so far."""
@@ -71,13 +77,18 @@ class Guards:
     def take(self, place: Place, counter: int, seal: Hashable) -> Freshness | None:
         """Tell whether an authentic packet is new, and remember it; None: its place has no guard.
 
-        `seal`: what tells it apart from all others under the same counter.
+        `seal`: what tells it apart from all others of its sender under the same counter.
         """
         guard = self.by_place.get(place)
+        name = (*place[:2], seal)
+        is_known = name in self._recent
+        self._recent[name] = None
+        if len(self._recent) > _RECENT_MAX:
+            self._recent.popitem(last=False)
         if guard is None:
             return None
         self.by_place.move_to_end(place)
-        if counter <= guard.proved or seal in guard.seals:
+        if counter <= guard.proved or is_known or seal in guard.seals:
             return Freshness.OLD
         guard.seals[seal] = None
         if len(guard.seals) > _SEALS_MAX:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gossip.freshness import Freshness, Guards
 from gossip.machine import Machine
-from gossip.wire import Ack, Ping, State
+from gossip.wire import Ack, Address, Ping, State
 from tests.unit.gossip.forger import HIGHEST, Forger
 from tests.unit.gossip.pair import KEYS, exchange, make_machine, meet, member, records
 from tests.unit.gossip.stranger import ADDRESS
@@ -127,6 +127,33 @@ def test_a_packet_that_comes_twice_makes_none_before_the_answer_old() -> None:
 
     assert records(a, "net")["b", "key"] == b"2"
     assert a.counters.replayed == 1
+
+
+def _sent(machine: Machine, to: Address) -> list[bytes]:
+    return [data for data, destination in machine.datagrams_to_send() if destination == to]
+
+
+def test_who_passes_a_question_on_cannot_say_again_what_he_recorded() -> None:
+    """He has no key; that the member answered where he is makes its packets new there, once."""
+    a, b = _pair()
+    _publish(b, b"1", 1.0)
+    (packet, *_) = _sent(b, a.me.address)
+    for source in (b.me.address, ADDRESS):
+        a.receive_datagram(packet, source, now=1.1)
+    for question in _sent(a, ADDRESS):
+        b.receive_datagram(question, ADDRESS, now=1.1)
+    (answer,) = _sent(b, ADDRESS)
+    for source in (b.me.address, ADDRESS):
+        a.receive_datagram(answer, source, now=1.1)
+    replayed = a.counters.replayed
+    _publish(b, b"2", 2.0)
+    for recorded in _sent(b, a.me.address):
+        for source in (b.me.address, ADDRESS):
+            a.receive_datagram(recorded, source, now=2.1)
+            replayed += source == ADDRESS
+
+    assert records(a, "net")["b", "key"] == b"2"
+    assert a.counters.replayed == replayed > 1
 
 
 def test_what_waits_for_a_member_goes_to_no_other_address() -> None:
