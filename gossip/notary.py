@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gossip.budget import Budgets
 from gossip.hearsay import RECENT_S, Hearsay, Rumour
 from gossip.identity import fingerprint
 from gossip.member import MemberTable, Verdict
@@ -31,6 +32,10 @@ from gossip.wire import (
     NodeRecord,
     Response,
 )
+
+_CHALLENGES_PER_S = 1.0
+_CHALLENGES_BURST = 8.0
+"""To one node: each life that it signs is asked about anew, wherever it says that it is."""
 
 
 class Notary:
@@ -57,6 +62,8 @@ class Notary:
         self._on_company = on_company
         self._waiting = Waiting()
         self._hearsay = Hearsay()
+        self._challenges = Budgets(rate=_CHALLENGES_PER_S, most=_CHALLENGES_BURST)
+        """By node id."""
 
     def take(
         self, said: NodeRecord | Claim, source: Address, *, now: float, is_relayed: bool
@@ -123,8 +130,8 @@ class Notary:
 
     def _challenge(self, rumour: Rumour, *, now: float) -> None:
         record = rumour.record
-        if not self._outbox.may_answer(record.address, now=now):
-            return  # whoever signs life after life has it asked anew each time, wherever it says
+        if not self._challenges.take(record.node_id, now=now):
+            return
         introduction: list[Message] = []
         if self._members.get(record.node_id) is None:  # nor may it know this node
             introduction = [CertificateOffer(self._trust.own.der), self._membership.me]

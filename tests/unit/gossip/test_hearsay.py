@@ -148,7 +148,17 @@ def test_life_after_life_makes_nobody_flood_the_address_that_they_name() -> None
     for number in range(3000):
         z.tell(a, z.record(50 + number, hlc=OLD_MS), now=NOW)
 
-    assert sum(isinstance(m, Challenge) for m, _ in _said(a)) <= 1000
+    assert sum(isinstance(m, Challenge) for m, _ in _said(a)) <= 8
+
+
+def test_life_after_life_keeps_nobody_else_at_its_address_from_being_asked() -> None:
+    a, liar, z = make_machine("a"), Stranger("y"), Stranger()
+    for number in range(3000):
+        liar.tell(a, liar.record(50 + number, hlc=OLD_MS), now=NOW)
+    _said(a)
+    z.tell(a, z.record(50, hlc=OLD_MS), now=NOW)
+
+    assert _challenge(a).target == "z"
 
 
 def test_helpers_are_asked_when_the_node_has_not_answered() -> None:
