@@ -319,12 +319,16 @@ class Directory:
     def is_welcome(self, scope: str, owner: str, stamp: Stamp) -> bool:
         """Tell whether records of `owner` in `scope` are kept here: not those of an earlier life.
 
-        Of these the log was dropped; whoever says them again would begin another.
+        Of these the log was dropped; whoever says them again would begin another. Nor those of a
+        later life of a member that is dead: it has yet to show that it lives (`hearsay`), and they
+        would take the place of the log that is held.
         """
         if owner == self.node_id or not self.is_attached(scope):
             return False
         member = self._members.get(owner)
         if member is None or member.state is State.LEFT or stamp.epoch < member.record.epoch:
+            return False
+        if stamp.epoch > member.record.epoch and not member.is_live:
             return False
         nodes = self.table.get(NODES, owner)
         attached = None if nodes is None else nodes.records.get(scope)
