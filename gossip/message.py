@@ -83,7 +83,9 @@ def pack(messages: Sequence[bytes]) -> bytes:
 def unpack_untrusted(body: bytes) -> list[Message]:
     """Return the messages of a packet's body."""
     try:
-        raw = checks.array(msgpack.unpackb(body, max_map_len=0, max_ext_len=0))
+        raw = checks.array(
+            msgpack.unpackb(body, max_map_len=0, max_ext_len=0, max_array_len=_PARTS_MAX)
+        )
         if len(body) > _PARTS_MAX:
             _check_parts(raw)
         return [_decode(fields) for fields in raw]

@@ -126,7 +126,7 @@ def test_record_outside_its_delta_is_malformed() -> None:
 def test_a_frame_of_very_many_small_parts_is_malformed(part: Message) -> None:
     """Each costs far more than its bytes: the event loop would stand still."""
     data = encode(part)
-    with pytest.raises(MalformedPacketError, match="too many parts"):
+    with pytest.raises(MalformedPacketError, match=r"too many parts|max_array_len"):
         unpack_untrusted(pack([data] * min(65535, (1 << 20) // len(data))))
 
 
