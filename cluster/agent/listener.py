@@ -134,14 +134,15 @@ class Listener:
         """Take in what gossip says now."""
         now = asyncio.get_running_loop().time()
         scopes, reader = self._scopes, self._reader
-        is_whole = now - self._started_at < RECALL_SILENT_S
-        said = _sightings(self._gossip, scopes, is_whole=is_whole)
+        is_recent = now - self._started_at < RECALL_SILENT_S
+        stand_ins = self._remembered if is_recent else Sightings()
+        said = _sightings(self._gossip, scopes, stand_ins)
         is_heard = bool(scopes) and is_repeated(said, self._remembered, scopes, self._node)
         self.sightings = recall(
             said,
             self._remembered,
             unknown_live=now - self._started_at < RECALL_UNKNOWN_S,
-            silent_live=now - self._started_at < RECALL_SILENT_S,
+            silent_live=is_recent,
         )
         self._hosts.take(_dead(self._gossip))
         unread = reader.unread(self.sightings, scopes)
@@ -182,14 +183,14 @@ def _dead(gossip: Gossip) -> dict[NodeId, DeadMember]:
     }
 
 
-def _sightings(gossip: Gossip, scopes: frozenset[str], *, is_whole: bool) -> Sightings:
-    """Return what gossip says; is_whole: of an owner nothing until everything before it is known.
+def _sightings(gossip: Gossip, scopes: frozenset[str], stand_ins: Sightings) -> Sightings:
+    """Return what gossip says; of an owner with stand-ins nothing until all before it is known.
 
     After a start the newest records come first: half of what an owner has would cut off the rest.
     """
     members = gossip.members()
     is_live = {member.node_id: member.state <= State.SUSPECT for member in members}
-    partial = _partial(gossip, scopes) if is_whole else frozenset[tuple[str, str]]()
+    partial = _partial(gossip, stand_ins)
     return Sightings(
         live={NodeId(m.node_id): m.data_address for m in members if is_live[m.node_id]},
         dead=frozenset(NodeId(m.node_id) for m in members if not is_live[m.node_id]),
@@ -205,11 +206,14 @@ def _sightings(gossip: Gossip, scopes: frozenset[str], *, is_whole: bool) -> Sig
     )
 
 
-def _partial(gossip: Gossip, scopes: frozenset[str]) -> frozenset[tuple[str, str]]:
+def _partial(gossip: Gossip, stand_ins: Sightings) -> frozenset[tuple[str, str]]:
+    """Return the scopes and owners of stand-ins whose logs are known in part."""
     known = {(log.scope, log.owner): log.version for log in gossip.logs()}
+    remembered = {(s, str(r.owner)) for s, found in stand_ins.records.items() for r in found}
     return frozenset(
         (scope, record.owner)
-        for scope in scopes
+        for scope in stand_ins.records
         for record in gossip.records(scope)
-        if record.version > known.get((scope, record.owner), record.version)
+        if (scope, record.owner) in remembered
+        and record.version > known.get((scope, record.owner), record.version)
     )

@@ -186,6 +186,7 @@ class Demo:
         """Let a task of another service look the first one up and call it."""
         self._create("probe", [probe.__file__, "web", "80"], replicas=1, restart="none")
         output = self._wait_until("the probe has printed", lambda: self._logs("probe"))
+        check("{" in output, f"the probe failed: {output[-1000:]}")
         seen = json.loads(output[output.index("{") :])
         check(len(seen["vip"]) == 1, f"`web` should resolve to one VIP: {seen}")
         check(len(seen["tasks"]) == REPLICAS, f"`tasks.web` should resolve to 3 addresses: {seen}")

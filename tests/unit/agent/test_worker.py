@@ -455,6 +455,22 @@ async def test_first_plan_is_no_older_than_what_the_kernel_has(tmp_path: Path) -
 
 
 @virtual
+async def test_new_node_takes_what_is_known_of_an_owner_that_goes_on_writing(
+    tmp_path: Path,
+) -> None:
+    """Nothing is remembered of it, so there is nothing that a part would cut off."""
+    bench = Bench(tmp_path, B)
+    two = record(2)
+    bench.ether.say(B, NET, two.task, signed(B, two))
+    bench.ether.partial.add((NET, B))
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(assignment(ONE))
+        took_s = await wait_until(lambda: bench.driver.plans and len(backends(bench)) == 2)
+        assert took_s < 0.5
+
+
+@virtual
 async def test_task_that_was_started_just_before_the_daemon_was_killed(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     state = tmp_path / "worker" / "state"
