@@ -267,6 +267,7 @@ def test_what_cannot_be_had_without_root_is_told(layout: Layout) -> None:
         assert ("no effect on m1, w1" in told) is not has_limits
     finally:
         api.call("DELETE", f"/services/{created['ID']}")
+    wait_until("status forgets it", lambda: not local("status", layout.directory).stderr)
 
 
 def test_second_cluster_in_the_same_place_is_refused(layout: Layout) -> None:
