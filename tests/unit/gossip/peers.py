@@ -26,6 +26,7 @@ FAST = replace(
     suspicion_floor_s=0.1,
 )
 CALM = replace(GossipConfig.local(), probe_interval_s=2.0, probe_timeout_s=1.0)
+MANY = 1500
 LOOPBACK = ("127.0.0.1", 0)
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 """Of TLS: for streams that come in, and for those that go out."""
@@ -112,3 +113,11 @@ async def send_stream(
         await writer.drain()
         writer.close()
         await writer.wait_closed()
+
+
+def fill(a: Peer, b: Peer) -> None:
+    """Let `a` have more to tell `b` than datagrams are for: `MANY` records."""
+    for peer in (a, b):
+        peer.attach("net")
+    for number in range(MANY):
+        a.publish("net", f"key{number}", b"v" * 200)

@@ -15,7 +15,9 @@ from gossip.peer import GossipConfig, GossipKey, InvalidError, KeyState, State
 from tests.unit.gossip.peers import (
     FAST,
     KEYS,
+    MANY,
     address_of,
+    fill,
     make_peer,
     records_of,
     running,
@@ -95,12 +97,9 @@ async def test_leaver_is_known_to_have_left(tmp_path: Path) -> None:
 
 async def test_much_goes_over_a_stream(tmp_path: Path) -> None:
     a, b = make_peer(tmp_path, "a"), make_peer(tmp_path, "b")
-    for peer in (a, b):
-        peer.attach("net")
-    for number in range(1500):
-        a.publish("net", f"key{number}", b"v" * 200)
+    fill(a, b)
     async with running(a, b):
-        await wait_until([b], lambda: len(records_of(b)) == 1500)
+        await wait_until([b], lambda: len(records_of(b)) == MANY)
         assert a.stats().machine.counters.streams_out >= 1
         assert b.stats().shell.streams_in >= 1
         assert b.stats().shell.streams_broken == 0

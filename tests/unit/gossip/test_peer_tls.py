@@ -22,8 +22,10 @@ from gossip.wire import Digest, NodeRecord, Stage
 from tests.unit.gossip.peers import (
     CLUSTER,
     KEYS,
+    MANY,
     Contexts,
     address_of,
+    fill,
     make_peer,
     records_of,
     running,
@@ -77,12 +79,9 @@ def _frame(name: str) -> bytes:
 
 async def test_much_goes_over_a_stream(tmp_path: Path) -> None:
     a, b = _peer(tmp_path, A), _peer(tmp_path, B)
-    for peer in (a, b):
-        peer.attach("net")
-    for number in range(1500):
-        a.publish("net", f"key{number}", b"v" * 200)
+    fill(a, b)
     async with running(a, b):
-        await wait_until([b], lambda: len(records_of(b)) == 1500)
+        await wait_until([b], lambda: len(records_of(b)) == MANY)
         assert a.stats().machine.counters.streams_out >= 1
         assert b.stats().shell.streams_in >= 1
         assert b.stats().shell.streams_broken == 0
@@ -131,12 +130,9 @@ async def test_a_certificate_of_another_cluster_opens_nothing(tmp_path: Path) ->
 async def test_a_stream_goes_only_to_the_node_that_it_is_for(tmp_path: Path) -> None:
     """A liar says that it is where another listens, and asks for much."""
     a, b = _peer(tmp_path, A), _peer(tmp_path, B)
-    for peer in (a, b):
-        peer.attach("net")
-    for number in range(1500):
-        a.publish("net", f"key{number}", b"v" * 200)
+    fill(a, b)
     async with running(a, b):
-        await wait_until([b], lambda: len(records_of(b)) == 1500)
+        await wait_until([b], lambda: len(records_of(b)) == MANY)
         before = b.stats().machine.counters.bytes_in
         z = Stranger(Z, 2**41, identity=_certified(tmp_path, Z)[0], cluster_id=CLUSTER, keys=KEYS)
         hlc = time.time_ns() // 1_000_000
