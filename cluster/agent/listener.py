@@ -208,6 +208,8 @@ def _sightings(gossip: Gossip, scopes: frozenset[str], stand_ins: Sightings) -> 
 
 def _partial(gossip: Gossip, stand_ins: Sightings) -> frozenset[tuple[str, str]]:
     """Return the scopes and owners of stand-ins whose logs are known in part."""
+    if not stand_ins.records:
+        return frozenset()  # as nearly always: a view of all logs takes long
     known = {(log.scope, log.owner): log.version for log in gossip.logs()}
     remembered = {(s, str(r.owner)) for s, found in stand_ins.records.items() for r in found}
     return frozenset(
