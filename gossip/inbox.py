@@ -103,7 +103,7 @@ class Inbox:
         if sender is not None and epoch < sender.record.epoch:
             self._remind_of_later(sender, epoch, source, now=now)
             return
-        self._trust.speaker = source
+        self._trust.hear(source)
         for message in packet.messages:
             if sender is None:
                 sender = self._members.by_tag(tag)
@@ -128,7 +128,7 @@ class Inbox:
         if sender is not None and packet.epoch < sender.record.epoch:
             self._remind_of_later(sender, packet.epoch, source, now=now)
             return True
-        self._trust.speaker = source
+        self._trust.hear(source)
         for message in packet.messages:
             sender = sender or self._members.by_tag(packet.sender)
             if sender is not None:
@@ -172,7 +172,7 @@ class Inbox:
 
         A stranger's word about itself is signed; a ping asks for no more than it is itself.
         """
-        self._trust.speaker = source
+        self._trust.hear(source)
         for message in packet.messages:
             if isinstance(message, Ping):
                 is_harmless = self._doubts.may_echo(packet, source, now=now)

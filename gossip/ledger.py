@@ -144,7 +144,8 @@ class Ledger:
         if head.count > RECORDS_PER_LOG_MAX:
             return False
         # Before the outcome is hashed: that takes far longer.
-        return self._trust.check_head(delta, head, now=now) is Check.PASSED
+        held = 0 if log is None else len(log.records) + len(log.past)
+        return self._trust.check_head(delta, head, held=held, now=now) is Check.PASSED
 
     def _outcome(self, delta: Delta) -> list[Record] | None:
         """Return what the log is after `delta`, if its head proves it."""

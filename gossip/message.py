@@ -10,7 +10,7 @@ value or raise MalformedPacketError; containers are bounded by the size of the i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import assert_never, cast
+from typing import assert_never
 
 import msgpack
 
@@ -55,10 +55,13 @@ _REQUESTED_MAX = 16
 _ROOT_BYTES_MAX = 32
 _HASHES_BYTES_MAX = 64 * 8
 _U32 = 2**32 - 1
-_PARTS_MAX = 8 * RECORDS_PER_LOG_MAX
-"""Messages, records and digest entries in one frame. Each takes up to 12 us, whatever its length:
-4 MiB of the shortest ones would stop a node for five seconds. An honest frame has half as many;
-where there are fewer bytes there are fewer parts, and nobody counts."""
+_ARRAY_MAX = RECORDS_PER_LOG_MAX
+"""Messages of one frame, or records of one message."""
+_VALUES_MAX = 16 * RECORDS_PER_LOG_MAX
+"""Arrays, and values in them, of one frame. A record is seven of them and takes up to 12 us,
+whatever its length: 4 MiB of the shortest ones would stop a node for seconds. An honest frame has
+two thirds as many (`sync`); where there are fewer bytes there are fewer values, and nobody counts.
+"""
 _CLAIM_KINDS = {State.SUSPECT: 5, State.DEAD: 6, State.LEFT: 7}
 
 
@@ -83,22 +86,30 @@ def pack(messages: Sequence[bytes]) -> bytes:
 def unpack_untrusted(body: bytes) -> list[Message]:
     """Return the messages of a packet's body."""
     try:
-        raw = checks.array(
-            msgpack.unpackb(body, max_map_len=0, max_ext_len=0, max_array_len=_PARTS_MAX)
+        raw = msgpack.unpackb(
+            body,
+            max_map_len=0,
+            max_ext_len=0,
+            max_array_len=_ARRAY_MAX,
+            list_hook=_counted() if len(body) > _VALUES_MAX else None,
         )
-        if len(body) > _PARTS_MAX:
-            _check_parts(raw)
-        return [_decode(fields) for fields in raw]
+        return [_decode(fields) for fields in checks.array(raw)]
     except (ValueError, TypeError, IndexError, OverflowError, msgpack.UnpackException) as exc:
         raise MalformedPacketError(str(exc)) from exc
 
 
-def _check_parts(raw: list[object]) -> None:
-    """Raise MalformedPacketError unless a frame has no more parts than honest ones."""
-    fields = (field for message in raw for field in checks.array(message))
-    lists = (cast("list[object]", field) for field in fields if isinstance(field, list) and field)
-    if len(raw) + sum(len(found) for found in lists if isinstance(found[0], list)) > _PARTS_MAX:
-        raise MalformedPacketError("too many parts")
+def _counted() -> Callable[[list[object]], list[object]]:
+    """Return what is called with each array; it raises ValueError after `_VALUES_MAX` values."""
+    count = 0
+
+    def take(array: list[object]) -> list[object]:
+        nonlocal count
+        count += 1 + len(array)
+        if count > _VALUES_MAX:
+            raise ValueError("too many values")
+        return array
+
+    return take
 
 
 def _fields(message: Message) -> tuple[object, ...]:

@@ -53,8 +53,9 @@ _FEW_ENTRIES = 6
 """Up to so many entries are sent at once instead of their hash."""
 _DATAGRAMS_MAX = 8
 """An answer longer than this many datagrams goes over a stream."""
-_FRAME_BYTES = 1 << 20
-"""Messages are put together in frames of about this size."""
+_FRAME_BYTES = 64 << 10
+"""Messages are put together in frames of about this size: a receiver takes one frame at a time, and
+checks only so much of it (`trust`). A whole log may make one longer."""
 _PUSH_BYTES_MAX = 19 << 20
 """A receiver takes 20 MiB, what seals add to the frames included."""
 _STREAM_PAUSE_S = 15.0

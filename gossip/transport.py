@@ -268,6 +268,7 @@ class Transport:
             if not self._machine.receive_frame(frame, source, peer=peer, now=self._clock()):
                 raise _JunkError("not a frame of this cluster")
             self.flush()
+            await asyncio.sleep(0)  # many small frames may be here already
 
     def _start_push(self, push: StreamPush) -> None:
         if self._group is None or self._streams_out >= _STREAMS_MAX:

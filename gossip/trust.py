@@ -7,7 +7,8 @@ signed them.
 
 Invariants:
     only what the named node signed, with a certificate that is valid now, passes;
-    certificates kept, and checks a second for each account that sends, are bounded.
+    certificates kept, and checks for one packet, and a second for each account that sends, are
+    bounded.
 """
 
 from __future__ import annotations
@@ -43,8 +44,13 @@ _CHECKS_PER_S = 1000.0
 """Signatures checked a second of what one account sends; 0.13 ms each."""
 _HASHES_PER_CHECK = 50.0
 """Records that are hashed in the time of one check."""
+_LOOKS_PER_CHECK = 500.0
+"""Records that are looked at, to put a log together, in the time of one check."""
 _CHECKS_BURST = 8000.0
 """What joining a large cluster takes at once."""
+_CHECKS_PER_PACKET = 1000.0
+"""However much one packet says, the event loop goes on after so many; anti-entropy comes back to
+the rest. A frame of an honest node takes fewer, unless it brings a log without its head."""
 
 
 class Check(Enum):
@@ -69,7 +75,8 @@ class Trust:
         "_context",
         "_counters",
         "_identity",
-        "speaker",
+        "_left",
+        "_speaker",
     )
 
     def __init__(
@@ -89,8 +96,8 @@ class Trust:
         """The least recently used first."""
         self._by_node: dict[str, tuple[bytes, ...]] = {}
         self._budgets = Budgets(rate=_CHECKS_PER_S, most=_CHECKS_BURST)
-        self.speaker: Address = ("", 0)
-        """Who sent what is checked from now on: a flood uses up its own checks."""
+        self._speaker: Address = ("", 0)
+        self._left = _CHECKS_PER_PACKET
         self._account_of = account_of
         self._identity = identity
 
@@ -98,6 +105,11 @@ class Trust:
     def own(self) -> Certificate:
         """This node's certificate."""
         return self._identity.certificate
+
+    def hear(self, source: Address) -> None:
+        """Begin with a packet: who sent it pays for its checks, and they are bounded."""
+        self._speaker = source
+        self._left = _CHECKS_PER_PACKET
 
     def set_identity(self, identity: Identity) -> None:
         """Sign with another key from now on; the old certificate is kept for what it signed."""
@@ -202,13 +214,15 @@ class Trust:
         signature = update.record.signature
         return self._check_owner(update.owner, signature, encode(unsigned), now=now)
 
-    def check_head(self, delta: Delta, head: Head, *, now: float) -> Check:
+    def check_head(self, delta: Delta, head: Head, *, held: int, now: float) -> Check:
         """Tell whether the head of a delta is the owner's word.
 
-        The budget pays for hashing the records that it speaks of, too.
+        The budget pays for hashing the records that it speaks of, too, and for looking for them
+        among those of the delta and the `held` ones.
         """
         self.look_at_clock(head.hlc, now=now)
-        if not self._may_check(now, head.count / _HASHES_PER_CHECK):
+        looks = held + len(delta.records)
+        if not self._may_check(now, head.count / _HASHES_PER_CHECK + looks / _LOOKS_PER_CHECK):
             return Check.REFUSED
         data = _head_statement(delta.scope, delta.owner, delta.stamp, head)
         return self._check_owner(delta.owner, head.signature, data, now=now)
@@ -272,9 +286,11 @@ class Trust:
         return Check.PASSED if is_signed else Check.REFUSED
 
     def _may_check(self, now: float, count: float = 1.0) -> bool:
-        if not self._budgets.take(self._account_of(self.speaker), count, now=now):
+        account = self._account_of(self._speaker)
+        if count > self._left or not self._budgets.take(account, count, now=now):
             self._counters.checks_put_off += 1
             return False
+        self._left -= count
         return True
 
     def _is_valid(self, certificate: Certificate, now: float) -> bool:

@@ -36,6 +36,7 @@ class Stranger:
             clock=HybridClock(unix_s),
             account_of=lambda address: address[0],
         )
+        self.name = name
         self.offer = CertificateOffer(self.trust.own.der)
         self._ring = Keyring(cluster_id=cluster_id, node_id=name, epoch=epoch, keys=keys)
         for _ in range(500):  # the real bearer of the name may have used these counters

@@ -127,7 +127,58 @@ def test_heads_that_do_not_fit_cost_no_more_than_their_senders_checks() -> None:
         z.tell(a, *[delta] * 40)
 
     assert a.counters.checks_put_off > 200
-    assert a.counters.checked - before < 300
+    assert a.counters.checked - before < 500  # 400 records, and fewer than 100 heads
+
+
+def test_a_frame_of_one_delta_again_and_again_is_refused_before_it_is_looked_at() -> None:
+    a, z = make_machine("a"), Stranger()
+    z.tell(a, z.record(50))
+    delta = Delta(NODES, "z", Stamp(50, 0), 0, 9, 0, (Record("s", 5, 0, b"", b"x" * 64),))
+    before = a.counters.checked
+
+    assert not a.receive_frame(z.seal(*[delta] * 32_000), ADDRESS, peer="z", now=2.0)
+    assert a.counters.malformed == 1
+    assert a.counters.checked == before
+    assert a.counters.deltas_in == 0
+
+
+def _forged(z: Stranger, number: int) -> Delta:
+    record = Record(f"s{number}", number, 0, b"", b"x" * 64)
+    return Delta(NODES, z.name, Stamp(50, 0), number - 1, number, 0, (record,))
+
+
+def test_one_frame_has_only_so_many_signatures_checked() -> None:
+    a, z = make_machine("a"), Stranger()
+    z.tell(a, z.record(50))
+    before = a.counters.checked
+
+    assert a.receive_frame(
+        z.seal(*[_forged(z, n) for n in range(1, 2001)]), ADDRESS, peer="z", now=2.0
+    )
+    assert a.counters.checked - before == 1000
+    assert a.counters.checks_put_off == 1000
+    assert a.receive_frame(z.seal(_forged(z, 1)), ADDRESS, peer="z", now=2.0)
+    assert a.counters.checked - before == 1001  # the next frame has its own
+
+
+def test_heads_cost_what_it_takes_to_look_at_the_log_that_is_held() -> None:
+    """Each says that a log of thousands of records is another, of one."""
+    a, z = make_machine("a"), Stranger()
+    z.tell(a, z.record(50))
+    records = [Record(f"s{n}", n, 0, None) for n in range(1, 4097)]
+    head = z.trust.sign_head(NODES, "z", Stamp(50, 0), head_of(records, maximum=4096, gc=0, hlc=1))
+    log = Delta(NODES, "z", Stamp(50, 0), 0, 4096, 0, tuple(records), head)
+    assert a.receive_frame(z.seal(log), ADDRESS, peer="z", now=2.0)
+    assert [e.maximum for e in a.positions(NODES) if e.owner == "z"] == [4096]
+    said: list[Delta] = []
+    for version in range(5000, 6000):
+        other = head_of(records[:1], maximum=version, gc=0, hlc=2)
+        other = z.trust.sign_head(NODES, "z", Stamp(50, 0), other)
+        said.append(Delta(NODES, "z", Stamp(50, 0), version, version, 0, (), other))
+    before = a.counters.checked
+
+    assert a.receive_frame(z.seal(*said), ADDRESS, peer="z", now=2.0)
+    assert 0 < a.counters.checked - before < 150
 
 
 def test_hashes_that_differ_everywhere_cost_what_comparing_everybody_takes() -> None:

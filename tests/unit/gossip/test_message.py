@@ -90,6 +90,8 @@ def test_truncated_message_raises_only_malformed(message: Message, length: int) 
         b"\x91\x93\x00\xff\xa1a",  # a negative sequence number
         b"\x91\x92\x63\x00",  # an unknown kind
         b"\x91\x93\x00\xc3\xa1a",  # true for a number
+        b"\xdc\x08\x00" + (b"\xdc\x02\x00" + b"\x90" * 512) * 2048,  # a million empty arrays
+        (b"\xdc\x08\x00" + b"\x90" * 2047) * 512,  # the same, nested
     ],
 )
 def test_lies_about_sizes_cost_no_memory(body: bytes) -> None:
@@ -99,7 +101,7 @@ def test_lies_about_sizes_cost_no_memory(body: bytes) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert peak < 2_000_000
+    assert peak < 8_000_000
 
 
 def test_values_over_the_limits_are_malformed() -> None:
@@ -126,15 +128,15 @@ def test_record_outside_its_delta_is_malformed() -> None:
 def test_a_frame_of_very_many_small_parts_is_malformed(part: Message) -> None:
     """Each costs far more than its bytes: the event loop would stand still."""
     data = encode(part)
-    with pytest.raises(MalformedPacketError, match=r"too many parts|max_array_len"):
+    with pytest.raises(MalformedPacketError, match=r"too many values|max_array_len"):
         unpack_untrusted(pack([data] * min(65535, (1 << 20) // len(data))))
 
 
 def test_a_frame_of_as_much_as_honest_nodes_say_is_taken() -> None:
-    """See `sync`: messages for 1 MiB, the last of them as long as a log can be."""
+    """See `sync`: messages for 64 KiB, and one more as long as a log can be."""
     small = Delta("s", "z", Stamp(1, 1), 0, 9, 0, (Record("k", 1, 0, b"", b"s" * 64),))
     large = Delta("s", "z", Stamp(1, 1), 0, 9, 0, (Record("k", 1, 0, b"", b"s" * 64),) * 4096)
     data = encode(small)
-    said = [data] * ((1 << 20) // len(data))
+    said = [data] * ((64 << 10) // len(data))
 
     assert len(unpack_untrusted(pack([*said, encode(large)]))) == len(said) + 1
