@@ -7,6 +7,7 @@ format are not tunable: they stand as constants beside the code they protect.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -32,6 +33,9 @@ class GossipConfig:
     """Buddy system: every packet to a suspect says so."""
     forgives_stalls: bool = True
     """Suspicions wait as long as this node itself slept (not in the paper)."""
+    deaf_after_s: float = 2.0
+    """Suspicions also wait while this node has heard nobody for longer than this (not in the paper
+    either). Of two nodes that are left of many, each hears the other twice in this time."""
     believes_deaths: bool = False
     """Another's DEAD is final, as in SWIM and memberlist; else it is one accusation more."""
     health_max: int = 7
@@ -100,6 +104,7 @@ class GossipConfig:
             shrinks_suspicions=False,
             tells_suspects=False,
             forgives_stalls=False,
+            deaf_after_s=math.inf,
             watch_interval_s=None,
             believes_deaths=True,
         )
@@ -110,6 +115,7 @@ class GossipConfig:
         return cls(
             probe_interval_s=0.2,
             probe_timeout_s=0.1,
+            deaf_after_s=1.0,
             suspicion_floor_s=0.5,
             refused_suspicion_s=0.5,
             watch_interval_s=None,

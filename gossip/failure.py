@@ -26,6 +26,7 @@ from functools import partial
 from random import Random
 
 from gossip.config import GossipConfig
+from gossip.hearing import Hearing
 from gossip.helper import Helper
 from gossip.member import Member, MemberTable
 from gossip.outbox import Outbox
@@ -107,6 +108,7 @@ class Detector:
         "_ward",
         "_ward_of",
         "health",
+        "hearing",
         "on_probe",
         "paths",
         "suspicions",
@@ -132,8 +134,14 @@ class Detector:
         """Called when a member is probed: what else is to be said to it shares the packet."""
         self.health = 0
         """Lifeguard's score of this node's own health: 0 is healthy."""
+        self.hearing = Hearing(deaf_after_s=config.deaf_after_s)
         self.suspicions = Suspicions(
-            config=config, timers=timers, members=members, counters=counters, on_death=on_death
+            config=config,
+            timers=timers,
+            members=members,
+            counters=counters,
+            hearing=self.hearing,
+            on_death=on_death,
         )
         self.paths = Paths(config=config, on_change=on_path)
         self._me = node_id
@@ -166,6 +174,7 @@ class Detector:
         """Take note that this node slept: what it missed says nothing about others."""
         if not self._config.forgives_stalls:
             return
+        self.hearing.slept(lag_s)
         self._worsen()
         for probe in self._outstanding():
             self._timers.cancel(probe.timer)

@@ -110,6 +110,8 @@ class Inbox:
             self._take(message, source, None if sender is None else sender.node_id, now=now)
         if sender is None or not sender.is_live or sender.record.epoch < epoch:
             self._look_at_sender(tag, epoch, source, now=now)
+        else:
+            self._membership.detector.hearing.heard(now)
 
     def take_frame_untrusted(
         self, data: bytes, source: Address, *, now: float, peer: str | None

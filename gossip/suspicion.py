@@ -7,6 +7,8 @@ nobody is slow.
 Invariants:
     a suspicion lasts at least alpha * max(1, log10 n) intervals and `suspicion_floor_s`, or, when
     refusals corroborate it, `refused_suspicion_s`;
+    the time that this node is deaf (`hearing`) does not count, up to the longest suspicion once
+    more: then it is cut off, not slow. It counts once nobody is left whom it does not suspect;
     refusals shorten no suspicion of a member that refuted such a one lately.
 """
 
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from gossip.config import GossipConfig
+from gossip.hearing import Hearing
 from gossip.member import MemberTable
 from gossip.stats import Counters
 from gossip.timers import Timers
@@ -33,19 +36,20 @@ class _Suspicion:
     accusers: set[str]
     started_at: float
     timer: int
+    ends_at: float
+    """When the timer is due."""
     confirmations_wanted: int
     shortest_s: float
     longest_s: float
+    lost_s: float
+    """How long this node had been deaf when it began."""
     is_echoed: bool = False
     """Somebody else says that the suspect is dead."""
     refused_s: float | None = None
     """Set when refusals corroborate it: it lasts no longer than this."""
 
-    @property
-    def ends_at(self) -> float:
-        return self.started_at + self._lasts_s()
-
-    def _lasts_s(self) -> float:
+    def lasts_s(self) -> float:
+        """Return how long a node that is not deaf waits, by what has been said until now."""
         wanted, found = self.confirmations_wanted, len(self.accusers) - 1
         lasts_s = self.shortest_s
         if wanted >= 1:
@@ -65,12 +69,14 @@ class Suspicions:
         timers: Timers,
         members: MemberTable,
         counters: Counters,
+        hearing: Hearing,
         on_death: Callable[[str, float], None],
     ) -> None:
         self._config = config
         self._timers = timers
         self._members = members
         self._counters = counters
+        self._hearing = hearing
         self._on_death = on_death
         self._suspicions: dict[str, _Suspicion] = {}
         self._shortened: dict[str, int] = {}
@@ -162,16 +168,30 @@ class Suspicions:
         wanted = max(0, min(config.suspicion_multiplier - 2, nodes - 2))
         if not config.shrinks_suspicions:
             longest, wanted = shortest, 0
-        held = _Suspicion({accuser}, now, 0, wanted, shortest, longest)
+        lost_s = self._hearing.lost_s(now)
+        held = _Suspicion({accuser}, now, 0, now, wanted, shortest, longest, lost_s)
         self._suspicions[node_id] = held
         self._counters.suspicions += 1
         self._arm(node_id, held, now=now)
 
     def _arm(self, node_id: str, suspicion: _Suspicion, *, now: float) -> None:
         self._timers.cancel(suspicion.timer)
-        ends_at = max(now, suspicion.ends_at)
-        suspicion.timer = self._timers.at(ends_at, partial(self._expire, node_id))
+        suspicion.ends_at = max(now, self._ends_at(suspicion, now=now))
+        suspicion.timer = self._timers.at(suspicion.ends_at, partial(self._expire, node_id))
+
+    def _ends_at(self, suspicion: _Suspicion, *, now: float) -> float:
+        ends_at = suspicion.started_at + suspicion.lasts_s()
+        lost_s = self._hearing.lost_s(now) - suspicion.lost_s
+        if lost_s > 0 and any(other not in self._suspicions for other in self._members.live()):
+            return ends_at + min(lost_s, suspicion.longest_s)
+        return ends_at  # also when nobody is left who could be heard
 
     def _expire(self, node_id: str, now: float) -> None:
+        held = self._suspicions[node_id]
+        ends_at = self._ends_at(held, now=now)
+        if ends_at > now:  # it may still be deaf, and the end recede
+            held.ends_at = max(ends_at, now + self._config.probe_interval_s)
+            held.timer = self._timers.at(held.ends_at, partial(self._expire, node_id))
+            return
         del self._suspicions[node_id]
         self._on_death(node_id, now)

@@ -101,6 +101,19 @@ def test_one_way_links_make_no_storm(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_whoever_hears_nobody_for_45_seconds_buries_nobody(seed: int) -> None:
+    """n3 sends, and what it should have heard is lost: without patience it buried five of 15."""
+    net = SimNetwork(16, seed=seed, mode=mode(seed))
+    net.run(5)
+    net.cut = {(name, "n3") for name in net.nodes if name != "n3"}
+    net.run(45)
+
+    assert net.machine("n3").counters.deaths == 0
+    net.heal()
+    assert net.run(60, net.all_alive, every_s=0.1)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_member_behind_a_broken_way_is_flagged_by_those_who_cannot_reach_it(seed: int) -> None:
     net = SimNetwork(6, seed=seed, mode=mode(seed))
     net.run(10)
