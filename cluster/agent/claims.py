@@ -2,19 +2,20 @@
 
 All records are proven by the managers, but a node may go on saying what it was once allowed to: an
 address that another task has by now, a port, name or virtual IP that another service has. The later
-allocation is right; the loser loses what is contested, and nothing else.
+allocation is right; the loser loses what is contested, and nothing else. So it is with a slot of a
+service, which is a share of its connections: of two tasks that serve it, the later gets them.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
 from cluster.agent.sightings import Endpoint
-from cluster.allocation.records import EndpointRecord, RecordPort
+from cluster.allocation.records import EndpointRecord, Phase, RecordPort
 from cluster.model.ids import ServiceId
 from dataplane.plan import Protocol
 
@@ -45,6 +46,26 @@ class Settled:
         return (record.service, (port.protocol, port.published)) not in self.lost
 
 
+def retire(endpoints: Collection[Endpoint]) -> list[Endpoint]:
+    """Return the endpoints of one scope, those drained whose slot a later task serves.
+
+    What they have goes on, for nobody can tell a task that is about to be stopped from one that was
+    stopped long ago. While no later one serves, they get connections as before.
+    """
+    latest: dict[tuple[ServiceId, str], int] = {}
+    for record in (endpoint.record for endpoint in endpoints):
+        if record.phase is Phase.SERVING:
+            slot = _slot(record)
+            latest[slot] = max(record.allocation, latest.get(slot, 0))
+    return [
+        replace(endpoint, record=replace(endpoint.record, phase=Phase.DRAINING))
+        if endpoint.record.phase is Phase.SERVING
+        and endpoint.record.allocation < latest[_slot(endpoint.record)]
+        else endpoint
+        for endpoint in endpoints
+    ]
+
+
 def settle(endpoints: Iterable[Endpoint]) -> Settled:
     """Return what each endpoint of one scope may have."""
     at: dict[IPv4Address, Endpoint] = {}
@@ -65,6 +86,11 @@ def settle(endpoints: Iterable[Endpoint]) -> Settled:
         lost={lost for claim, ranks in disputes.items() for lost in _losers(claim, ranks)},
         conflicts=len(contested) + len(disputes),
     )
+
+
+def _slot(record: EndpointRecord) -> tuple[ServiceId, str]:
+    # A task's name is its service's, its slot (or its node, of a global service) and its own id.
+    return (record.service, record.task_name.removesuffix(record.task))
 
 
 def _seniority(endpoint: Endpoint) -> tuple[int, str, str]:

@@ -2,7 +2,8 @@
 
 Invariants: the same inputs, in any order, give an equal plan; an endpoint of another node is in the
 plan exactly as long as its owner is of the cluster and its host lives, and its record stands;
-connections are given only to endpoints that serve, of nodes that live.
+connections are given only to endpoints that serve, of nodes that live; of one slot only to the
+latest.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import partial
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from itertools import chain
 
-from cluster.agent.claims import Settled, settle
+from cluster.agent.claims import Settled, retire, settle
 from cluster.agent.endpoints import endpoint_records
 from cluster.agent.sightings import Endpoint, Reading
 from cluster.allocation.compose import gateway_address, published_ports
@@ -68,7 +69,7 @@ class Planned:
 
     plan: NodePlan
     draining: frozenset[tuple[str, TaskId]] = frozenset()
-    """Scope and task of everything that drains: the plan gives it no new connections."""
+    """Scope and task of everything whose owner drains it: the plan gives it no new connections."""
     conflicts: int = 0
     """Things that several records claim."""
 
@@ -93,7 +94,8 @@ def plan(view: View) -> Planned | None:
     own = nodes.get(view.node)
     if own is None or (address := _address(own.data_address)) is None:
         return None
-    endpoints = _endpoints(view, nodes)
+    said = _endpoints(view, nodes)
+    endpoints = {scope: retire(found) for scope, found in said.items()}
     settled = {scope: settle(found) for scope, found in endpoints.items()}
     node = _Node(view, own, nodes, _tunnels(view, nodes), endpoints, settled)
     sandboxes = tuple(_sandboxes(node))
@@ -112,7 +114,7 @@ def plan(view: View) -> Planned | None:
         sandboxes=sandboxes,
         ports=_ports(node),
     )
-    return Planned(made, _draining(endpoints), sum(s.conflicts for s in settled.values()))
+    return Planned(made, _draining(said), sum(s.conflicts for s in settled.values()))
 
 
 def _draining(endpoints: Mapping[str, list[Endpoint]]) -> frozenset[tuple[str, TaskId]]:

@@ -8,9 +8,9 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.agent.claims import settle
+from cluster.agent.claims import retire, settle
 from cluster.agent.sightings import Endpoint
-from cluster.allocation.records import EndpointRecord, RecordPort
+from cluster.allocation.records import EndpointRecord, Phase, RecordPort
 from cluster.model.ids import ServiceId, TaskId
 from dataplane.plan import Protocol
 from tests.unit.agent.objects import B, C, endpoint, ingress_record, record
@@ -89,6 +89,37 @@ def test_a_stale_record_does_not_borrow_its_services_age() -> None:
     assert not settled.has_port(stale, HTTP)
     assert settled.has_port(new, HTTP)
     assert settled.has_port(fresh, DNS)
+
+
+def of_slot(number: int, since: int, phase: Phase = Phase.SERVING) -> EndpointRecord:
+    """Return the record of the task that was number `since` to have slot 1."""
+    made = record(number, phase)
+    return replace(made, task_name=f"web.1.{made.task}", allocation=since)
+
+
+def phases(*found: EndpointRecord) -> list[Phase]:
+    return [e.record.phase for e in retire([Endpoint(B, made) for made in found])]
+
+
+def test_a_task_drains_once_a_later_one_of_its_slot_serves() -> None:
+    """Whatever its owner says of it, and however many such there are."""
+    old = [of_slot(number, number) for number in range(2, 9)]
+    new = of_slot(9, 9)
+    assert phases(*old, new) == [Phase.DRAINING] * 7 + [Phase.SERVING]
+    assert phases(new, *old) == [Phase.SERVING] + [Phase.DRAINING] * 7
+
+
+def test_a_task_serves_on_while_its_successor_does_not() -> None:
+    old = of_slot(2, 1)
+    for phase in (Phase.STARTING, Phase.DRAINING):
+        assert phases(old, of_slot(3, 2, phase)) == [Phase.SERVING, phase]
+    assert phases(old) == [Phase.SERVING]
+
+
+def test_slots_are_of_one_service_and_a_task_may_have_several_records() -> None:
+    old, new = of_slot(2, 1), of_slot(3, 2)
+    other = replace(new, service=ServiceId("other"))
+    assert phases(old, replace(old), other, record(4)) == [Phase.SERVING] * 4
 
 
 records = st.lists(

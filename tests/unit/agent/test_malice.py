@@ -185,6 +185,37 @@ async def test_what_it_was_once_given_is_lost_to_the_next_who_gets_it(tmp_path: 
 
 
 @virtual
+async def test_what_it_was_once_given_gets_nothing_when_its_slot_is_served_elsewhere(
+    tmp_path: Path,
+) -> None:
+    """No clock ends an old token: it gets connections until a later task of its slot serves."""
+    bench = Bench(tmp_path, B, C)
+    heir = replace(THREE, task_name=f"web.2.{THREE.task}")
+
+    def backends() -> list[IPv4Address]:
+        return [b for n in bench.driver.plan.networks for s in n.services for b in s.backends]
+
+    async with bench.worker() as worker:
+        worker.set_cluster_info(info())
+        worker.set_assignment(TOLD)
+        bench.ether.say(MALLORY, NET, TWO.task, signed(MALLORY, TWO))
+        old = ingress_record(MALLORY, 2)
+        bench.ether.say(MALLORY, INGRESS_SCOPE, TWO.task, signed(MALLORY, old))
+        await wait_until(lambda: TWO.address in backends())
+        new = replace(ingress_record(C, 3), task_name=heir.task_name)
+        bench.ether.say(C, NET, THREE.task, signed(C, heir))
+        bench.ether.say(C, INGRESS_SCOPE, THREE.task, signed(C, new))
+        await wait_until(lambda: TWO.address not in backends() and THREE.address in backends())
+        (found,) = bench.driver.plan.networks
+        assert TWO.address in {r.address for r in found.remotes}  # what it has goes on
+        port = next(p for p in bench.driver.plan.ports if p.port == 8080)
+        assert old.gateway_address not in {b.address for b in port.backends}
+        assert new.gateway_address in {b.address for b in port.backends}
+        bench.ether.say(C, NET, THREE.task, None)
+        await wait_until(lambda: TWO.address in backends())
+
+
+@virtual
 async def test_a_removed_node_is_not_believed_any_more(tmp_path: Path) -> None:
     bench = Bench(tmp_path, B, C)
     async with bench.worker() as worker:
