@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import replace
 
 from gossip.broadcast import Queues
 from gossip.directory import Directory
@@ -21,7 +20,7 @@ def members(membership: Membership, others: MemberTable) -> list[MemberView]:
     me = membership.me
     state = State.LEFT if membership.has_left else State.ALIVE
     accuser = me.node_id if membership.has_left else None
-    views = [_view(me, state, membership.since, accuser)]
+    views = [MemberView(*_said(me, state), membership.since, accuser)]
     views.extend(_other(member, membership.detector) for member in others.all())
     return views
 
@@ -93,16 +92,17 @@ def stored(directory: Directory, scope: str) -> list[StoredView]:
 
 def _other(member: Member, detector: Detector) -> MemberView:
     accuser = None if member.claim is None else member.claim.accuser
-    view = _view(member.record, member.state, member.since, accuser)
-    return replace(
-        view,
+    return MemberView(
+        *_said(member.record, member.state),
+        member.since,
+        accuser,
         suspicion_ends_at=detector.suspicions.deadline(member.node_id),
         round_trip_s=detector.paths.round_trip_s(member.node_id),
         is_relay_only=detector.paths.is_relay_only(member.node_id),
     )
 
 
-def _view(record: NodeRecord, state: State, since: float, accuser: str | None) -> MemberView:
+def _said(record: NodeRecord, state: State) -> tuple[str, State, str, int, str, int, int]:
+    """Return the first fields of a view: what the member says, and what is believed of it."""
     where = (record.host, record.port, record.data_address)
-    life = (record.incarnation, record.epoch)
-    return MemberView(record.node_id, state, *where, *life, since, accuser)
+    return (record.node_id, state, *where, record.incarnation, record.epoch)
