@@ -11,7 +11,9 @@ _NODES_MAX = 2000
 
 
 @click.command
-@click.argument("scenario", required=False, type=click.Choice(sorted(SCENARIOS)))
+@click.argument(
+    "scenario", required=False, metavar="[SCENARIO]", type=click.Choice(sorted(SCENARIOS))
+)
 @click.option("--list", "is_list", is_flag=True, help="Show the scenarios.")
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same run.")
 @click.option("--nodes", type=click.IntRange(3, _NODES_MAX), help="Other than the scenario's own.")
@@ -25,7 +27,8 @@ _NODES_MAX = 2000
 def sim(scenario: str | None, *, is_list: bool, seed: int, nodes: int | None, mode: str) -> None:
     """Run gossip among many nodes in virtual time, and print what it came to.
 
-    No daemon is needed and nothing is sent: nodes, links and clocks are simulated.
+    Without SCENARIO: list them. No daemon is needed and nothing is sent: nodes, links and clocks
+    are simulated.
     """
     if is_list or scenario is None:
         for name, entry in sorted(SCENARIOS.items()):

@@ -34,3 +34,11 @@ def test_scenarios_are_listed() -> None:
     for name, scenario in SCENARIOS.items():
         assert name in listed
         assert scenario.summary in listed
+
+
+def test_an_unknown_scenario_is_refused_with_the_known_ones() -> None:
+    result = CliRunner().invoke(main, ["sim", "nonsense"])
+
+    assert result.exit_code == 2
+    assert "sim [OPTIONS] [SCENARIO]\n" in result.output
+    assert "Invalid value for '[SCENARIO]': 'nonsense' is not one of 'death'," in result.output
