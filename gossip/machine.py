@@ -176,6 +176,7 @@ class Machine:
             events=self._events,
             hlc=self._hybrid.next,
             on_epoch=self._go_on_in_epoch,
+            on_return=lambda node_id, now: self._sync.greet(node_id, now=now),
         )
         self._summary = Summary(
             me=lambda: self._membership.me, members=self._members, directory=self._directory

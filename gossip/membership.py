@@ -57,6 +57,7 @@ class Membership:
         "_is_reconnecting",
         "_members",
         "_on_epoch",
+        "_on_return",
         "_outbox",
         "_reminded",
         "_retry",
@@ -88,7 +89,9 @@ class Membership:
         events: list[Event],
         hlc: Callable[[float], int],
         on_epoch: Callable[[int, float], None],
+        on_return: Callable[[str, float], None],
     ) -> None:
+        """`on_return`: is told of members that were dead and are back."""
         self.me = me
         self.has_left = False
         self.since = 0.0
@@ -128,6 +131,7 @@ class Membership:
         self._events = events
         self._hlc = hlc
         self._on_epoch = on_epoch
+        self._on_return = on_return
         self._reminded = Budgets(rate=1 / _REMIND_PAUSE_S, most=1)
         self._retry: dict[str, tuple[float, float]] = {}
         self._is_reconnecting = False
@@ -178,6 +182,8 @@ class Membership:
         if record.node_id == self.me.node_id:
             self._take_own_record(record, now=now)
             return
+        held = self._members.get(record.node_id)
+        was_dead = held is not None and held.state is State.DEAD
         match self._members.put_record(record, now=now):
             case Verdict.NEW:
                 self.detector.suspicions.clear(record.node_id, now=now)
@@ -187,6 +193,8 @@ class Membership:
                     self.removal.expel(record.node_id, now=now)
                     return
                 self._changed(record.node_id)
+                if was_dead:
+                    self._on_return(record.node_id, now)
                 if relay and now >= self.met_at + _NEWCOMER_S:
                     self._relay(record, ("node", record.node_id), now=now)
             case Verdict.STALE:

@@ -12,6 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -84,6 +85,8 @@ class _Schedule:
     interval_s: float
     timer: int
     next_at: float
+    greeting_until: float = -math.inf
+    """Extra rounds for members that came back are under way until then."""
 
 
 class Syncer:
@@ -164,6 +167,18 @@ class Syncer:
         schedule.interval_s = self._config.sync_interval_s
         if schedule.next_at > now + 1.2 * schedule.interval_s:
             self._arm(scope, now=now)
+
+    def greet(self, node_id: str, *, now: float) -> None:
+        """Compare soon, with it or others: a member was away, and both may have missed something.
+
+        However many come back together, the extra rounds are those of one.
+        """
+        for scope in self._directory.scopes_shared_with(node_id):
+            self.hurry(scope, now=now)
+            schedule = self._schedules.get(scope)
+            if schedule is not None and now >= schedule.greeting_until:
+                schedule.greeting_until = now + self._config.sync_extra_s[-1]
+                self.ask_many(scope, now=now)
 
     def ride(self, node_id: str, now: float) -> None:
         """Bring rounds forward that are due about now: a packet goes to a member anyway."""

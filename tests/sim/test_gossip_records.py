@@ -210,6 +210,24 @@ def test_records_are_back_at_once_after_a_cable_pull(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_what_was_written_during_a_partition_is_everywhere_soon_after(seed: int) -> None:
+    net = _cluster(8, seed=seed)
+    net.split(["n0", "n1", "n2", "n3"])
+    net.run(25)
+    net.publish("n1", "net", "key", b"one side")
+    net.publish("n6", "net", "key", b"the other")
+    net.run(2)
+    net.sent.clear()
+    net.heal()
+
+    truth: Truth = {("n1", "key"): b"one side", ("n6", "key"): b"the other"}
+    healed = net.now
+    assert net.run(5, lambda: _all_see(net, "net", truth), every_s=0.05)
+    net.run(3)
+    assert sum(net.sent.values()) < 25 * 8 * (net.now - healed)  # a storm: hundreds
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_records_are_back_after_an_outage_in_which_they_were_let_go(seed: int) -> None:
     """However many datagrams, or a stream, they take."""
     count, outage_s = (3, 30, 100)[seed % 3], size(seed, 1000, small=(150, 250), full_every=25)
