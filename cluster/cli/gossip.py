@@ -38,6 +38,7 @@ def gossip() -> None:
 def members(style: str) -> None:
     """List who is alive, since when and on whose word; `*` marks this node."""
     found = client().get(f"{_API}/members").items()
+    found.sort(key=lambda item: (not item.flag("Self"), _name(item, "Name", "ID")))
     show(Table(_MEMBERS, [_member(item) for item in found]), style)
 
 
@@ -52,9 +53,11 @@ def tables(table: str, style: str) -> None:
     daemon = client()
     if table:
         found = daemon.get(f"{_API}/tables/{segment(table)}").items()
+        found.sort(key=lambda item: (_owner(item), item.text("Key")))
         show(Table(_RECORDS, [_record(item) for item in found]), style)
     else:
         found = daemon.get(f"{_API}/tables").items()
+        found.sort(key=lambda item: (item.text("ScopeName"), _owner(item)))
         show(Table(_LOGS, [_log(item) for item in found]), style)
 
 
@@ -121,7 +124,7 @@ def _log(item: Document) -> dict[str, str]:
     return {
         "ID": item.text("Scope"),
         "Scope": item.text("ScopeName"),
-        "Owner": _name(item, "OwnerName", "Owner"),
+        "Owner": _owner(item),
         "OwnerID": item.text("Owner"),
         "Version": str(item.number("Version")),
         "CollectedVersion": str(item.number("CollectedVersion")),
@@ -139,7 +142,7 @@ def _record(item: Document) -> dict[str, str]:
     state = "Visible" if item.flag("Visible") else "Hidden"
     return {
         "ID": item.text("Key"),
-        "Owner": _name(item, "OwnerName", "Owner"),
+        "Owner": _owner(item),
         "OwnerID": item.text("Owner"),
         "Key": item.text("Key"),
         "Version": str(item.number("Version")),
@@ -152,6 +155,10 @@ def _record(item: Document) -> dict[str, str]:
 def _name(item: Document, name: str, identifier: str) -> str:
     """Return a node's name; its id while no manager has told the name."""
     return item.text(name) or item.text(identifier)
+
+
+def _owner(item: Document) -> str:
+    return _name(item, "OwnerName", "Owner")
 
 
 def _round_trip_s(item: Document) -> float | None:
