@@ -81,14 +81,13 @@ def keys(style: str) -> None:
 @gossip.command()
 @format_option
 def rtt(style: str) -> None:
-    """List the round trips to the others, shortest first, smoothed as the probes measure them."""
+    """List the round trips to the others, shortest first, smoothed as the probes measure them.
+
+    No path is shown to a member that does not answer or that was not probed yet.
+    """
     found = [i for i in client().get(f"{_API}/members").items() if not i.flag("Self")]
     found.sort(key=lambda item: (_round_trip_s(item) is None, _round_trip_s(item) or 0.0))
-    rows = [
-        {**_member(item), "Path": "Relay only" if item.flag("RelayOnly") else "Direct"}
-        for item in found
-    ]
-    show(Table(_RTT, rows), style)
+    show(Table(_RTT, [{**_member(item), "Path": _path(item)} for item in found]), style)
 
 
 def _member(item: Document) -> dict[str, str]:
@@ -109,6 +108,14 @@ def _member(item: Document) -> dict[str, str]:
         "Self": str(item.flag("Self")).lower(),
         "RelayOnly": str(item.flag("RelayOnly")).lower(),
     }
+
+
+def _path(item: Document) -> str:
+    if item.text("State") != "alive":
+        return "-"
+    if item.flag("RelayOnly"):
+        return "Relay only"
+    return "-" if _round_trip_s(item) is None else "Direct"
 
 
 def _state(item: Document) -> str:

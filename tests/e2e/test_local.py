@@ -298,7 +298,7 @@ def test_a_worker_tells_what_it_knows(layout: Layout) -> None:
     assert {("ingress", "m1"), ("ingress", "w1")} <= published
     assert {record["State"] for record in gossip("tables", "ingress")} <= {"Visible", "Deleted"}
     assert [key["State"] for key in gossip("keys")] == ["Primary"]
-    assert [peer["Path"] for peer in gossip("rtt")] == ["Direct"]
+    wait_until("m1 answers", lambda: [peer["Path"] for peer in gossip("rtt")] == ["Direct"])
     assert metric(layout, worker, 'hivewire_gossip_members{state="alive"}') == 2
     assert metric(layout, worker, "hivewire_session_connected") == 1
 
