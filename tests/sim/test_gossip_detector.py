@@ -150,7 +150,7 @@ def test_member_behind_a_broken_way_is_flagged_by_those_who_cannot_reach_it(seed
 def test_few_lost_packets_flag_nobody(seed: int) -> None:
     net = SimNetwork(8, seed=seed, mode=mode(seed), loss=0.01)
     happened = _listen(net)
-    net.run(size(seed, 120, small=(40, 80)))
+    net.run(size(seed, 120, small=(20, 50)))
 
     assert _paths(happened) == []
 
@@ -158,7 +158,7 @@ def test_few_lost_packets_flag_nobody(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_wrong_advertised_port_makes_no_storm(seed: int) -> None:
     """Everyone sends n2's packets where nobody listens; what n2 asks is answered, though."""
-    nodes, seconds = size(seed, 8, small=(4, 5)), size(seed, 150, small=(30, 45))
+    nodes, seconds = size(seed, 8, small=(4, 5)), size(seed, 150, small=(20, 30))
     net = SimNetwork(nodes, seed=seed, mode=mode(seed))
     net.run(5)
     net.misdirect("n2")

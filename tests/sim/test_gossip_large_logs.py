@@ -119,7 +119,7 @@ def test_a_newcomer_learns_a_log_that_is_written_all_the_time(seed: int) -> None
 @pytest.mark.parametrize("seed", SEEDS)
 def test_ten_thousand_records_reach_a_newcomer_through_loss_and_a_partition(seed: int) -> None:
     net = _network(4, seed=seed, loss=0.2)
-    count = size(seed, 2500, small=(50, 100), full_every=50)
+    count = size(seed, 2500, small=(30, 60), full_every=50)
     writers = [_Writer(net, name, count) for name in net.nodes]
     assert net.run(
         60, lambda: all(w.is_seen_by(n.name) for w in writers for n in net.up), every_s=1.0

@@ -159,7 +159,7 @@ def test_the_dead_accuse_nobody(seed: int) -> None:
 def test_a_liar_that_was_removed_has_no_rows_any_more(seed: int) -> None:
     world = _World(seed)
     net, rng = world.net, Random(seed)
-    attacks = size(seed, _ATTACKS, small=(5, 20))
+    attacks = size(seed, _ATTACKS, small=(4, 10))
     for _ in range(attacks):
         world.liar.attack()
         net.run(rng.expovariate(10))

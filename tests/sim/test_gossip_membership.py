@@ -35,10 +35,11 @@ def test_all_nodes_learn_of_all_despite_loss(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_sixty_nodes_that_join_at_once_know_each_other_within_three_seconds(seed: int) -> None:
     """And tell nobody what all are told: it was 68 packets per node while newcomers did."""
-    net = SimNetwork(60, seed=seed, mode=mode(seed))
+    nodes = size(seed, 60, small=(20, 40))
+    net = SimNetwork(nodes, seed=seed, mode=mode(seed))
     assert net.run(3, net.all_alive, every_s=0.05)
 
-    assert sum(net.sent.values()) / 60 <= 45
+    assert sum(net.sent.values()) / nodes <= 45
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -56,7 +57,7 @@ def test_one_that_joins_much_later_sees_all_at_once(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_one_that_joins_later_sees_those_that_only_others_reach(seed: int) -> None:
-    net = SimNetwork(8, seed=seed, mode=mode(seed), loss=0.05)
+    net = SimNetwork(size(seed, 8, small=(5, 7)), seed=seed, mode=mode(seed), loss=0.05)
     net.run(70)
     net.cut |= {("late", "n3"), ("n3", "late"), ("late", "n4")}
     net.add("late")
@@ -253,8 +254,8 @@ def test_two_nodes_with_one_id_do_not_disturb_others(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_idle_traffic_is_small_and_flat(seed: int) -> None:
     rates: list[float] = []
-    seconds = size(seed, 30, small=(10, 15), full_every=50)
-    for nodes in (8, size(seed, 24, small=(5, 14), full_every=50)):
+    seconds = size(seed, 30, small=(8, 12), full_every=50)
+    for nodes in (8, size(seed, 24, small=(5, 10), full_every=50)):
         net = SimNetwork(nodes, seed=seed)
         net.run(seconds)
         net.sent.clear()
