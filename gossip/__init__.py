@@ -19,7 +19,7 @@ memory most of the time, and slots alone save a sixth of it.
     table | broadcast | hearsay
     codec | member | memory | proof | trust | waiting
     keyring
-    freshness | message | timers | events | stats | identity | budget | hybrid
+    freshness | message | timers | events | stats | identity | budget | hybrid | hearing
     checks
     wire | config
 
@@ -36,6 +36,7 @@ Modules:
     events: what the machine tells its shell, and the views it lends
     failure: who answers probes and who does not
     freshness: packets that are new though their counter is not
+    hearing: how long this node has heard nobody
     hearsay: old records wait until their nodes have spoken themselves
     helper: probes made for others
     hybrid: hybrid logical clocks
