@@ -12,6 +12,7 @@ Modules:
     detection_virtual: deaths beside memberlist, in virtual time
     gossip_fleet: many gossip processes on loopback
     gossip_idle: packets, hops and repairs of gossip, in virtual time
+    gossip_share: processor and memory of bare gossip processes
     idle: memory and processor of an idle daemon
     ingress: a published port beside HAProxy
     joins: sixty gossip processes that join at once beside serf

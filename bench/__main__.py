@@ -19,6 +19,7 @@ NAMES = (
     "detection",
     "detection_virtual",
     "gossip_idle",
+    "gossip_share",
     "joins",
     "lifeguard",
     "simulator",

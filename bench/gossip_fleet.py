@@ -102,6 +102,10 @@ class Fleet:
         os.close(child.commands)
         return at
 
+    def pids(self) -> list[int]:
+        """Return the processes that run."""
+        return [child.pid for child in self._children.values()]
+
     def reports(self, deadline: float) -> list[Report]:
         """Wait for reports and return them; none when `deadline` has passed."""
         wait_s = max(0.0, deadline - time.monotonic())
