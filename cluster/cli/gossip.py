@@ -71,6 +71,7 @@ def keys(style: str) -> None:
             "ID": str(item.number("ID")),
             "State": item.text("State").capitalize(),
             "Since": ago(item.text("Since")),
+            "SinceAt": item.text("Since"),
             "Opened": str(item.number("Opened")),
         }
         for item in found
@@ -99,6 +100,7 @@ def _member(item: Document) -> dict[str, str]:
         "Node": _name(item, "Name", "ID") + (" *" if item.flag("Self") else ""),
         "State": _state(item),
         "Since": ago(item.text("Since")),
+        "SinceAt": item.text("Since"),
         "From": source,
         "Address": item.text("Address"),
         "DataAddress": item.text("DataAddress"),
@@ -140,6 +142,7 @@ def _log(item: Document) -> dict[str, str]:
         "Size": f"{item.number('SizeBytes')}B",
         "Visible": "Yes" if item.flag("Visible") else "No",
         "Written": ago(item.text("Written")) if item.number("Records") else "",
+        "WrittenAt": item.text("Written") if item.number("Records") else "",
         "Epoch": str(item.number("Epoch")),
         "Attachment": str(item.number("Attachment")),
     }
@@ -156,6 +159,7 @@ def _record(item: Document) -> dict[str, str]:
         "State": "Deleted" if item.flag("Deleted") else state,
         "Size": f"{item.number('SizeBytes')}B",
         "Written": ago(item.text("Written")),
+        "WrittenAt": item.text("Written"),
     }
 
 

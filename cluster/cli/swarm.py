@@ -229,7 +229,12 @@ def ca() -> None:
 
 def _show_keys(ring: Document, style: str) -> None:
     rows = [
-        {"ID": str(key.number("ID")), "State": key.text("State"), "Since": ago(key.text("Since"))}
+        {
+            "ID": str(key.number("ID")),
+            "State": key.text("State").capitalize(),
+            "Since": ago(key.text("Since")),
+            "SinceAt": key.text("Since"),
+        }
         for key in ring.at("Keys").items()
     ]
     show(Table({"ID": "ID", "State": "STATE", "Since": "SINCE"}, rows), style)

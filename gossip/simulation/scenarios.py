@@ -110,7 +110,7 @@ def _partition(net: SimNetwork) -> Iterable[Fact]:
     def have_all() -> bool:
         return all(holder(_NET, names[0], "key") for holder in holds)
 
-    yield "and all have what was said meanwhile after", _until(net, have_all)
+    yield "from then on until all have what was said meanwhile", _until(net, have_all)
 
 
 def _one_way(net: SimNetwork) -> Iterable[Fact]:

@@ -45,10 +45,10 @@ async def test_gossip_keys_are_listed_and_rotated_without_their_secrets(outside:
     await outside.run("swarm", "init", "--key-rotation", "6h")
     head, line = (await outside.run("swarm", "keys")).splitlines()
     assert head.split() == ["ID", "STATE", "SINCE"]
-    assert line.startswith("1    primary   ")
+    assert line.startswith("1    Primary   ")
     assert line.endswith(" ago")
     text = await outside.run("swarm", "keys", "rotate", "--format", "{{.ID}} {{.State}}")
-    assert text == "1 primary\n2 accept\n"
+    assert text == "1 Primary\n2 Accept\n"
     assert "is under way already" in await outside.run("swarm", "keys", "rotate", code=1)
     assert "without their secrets" in await outside.run("swarm", "keys", "--help")
     assert "One rotation at a time" in await outside.run("swarm", "keys", "rotate", "--help")

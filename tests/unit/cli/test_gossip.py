@@ -83,6 +83,13 @@ async def test_templates_and_json(node: Shell) -> None:
     assert table(text)[1] == ["1", "Retired"]
     first, *_ = (await node.run("gossip", "members", "--format", "json")).splitlines()
     assert json.loads(first)["ID"] == "a"
+    for command in (["members"], ["keys"], ["tables"], ["tables", "shop"]):
+        text = await node.run("gossip", *command, "--format", "{{json .}}")
+        moments = [
+            row.get("SinceAt", row.get("WrittenAt")) for row in map(json.loads, text.splitlines())
+        ]
+        assert any(moments)
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z|", moment) for moment in moments)
     await node.run("gossip", "rtt", "--format", "{{.Nope}}", code=2)
 
 
