@@ -454,7 +454,7 @@ class Machine:
 
     def _sweep(self, now: float) -> None:
         self._timers.at(now + _SWEEP_S, self._sweep)
-        for scope in self._directory.collect(now=now):
+        for scope in sorted(self._directory.collect(now=now)):
             self._ledger.plan_head(scope, now=now)
         self._directory.hollow_dead(now=now)
         self._membership.forget_old(now=now)

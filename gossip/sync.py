@@ -173,7 +173,7 @@ class Syncer:
 
         However many come back together, the extra rounds are those of one.
         """
-        for scope in self._directory.scopes_shared_with(node_id):
+        for scope in sorted(self._directory.scopes_shared_with(node_id)):
             self.hurry(scope, now=now)
             schedule = self._schedules.get(scope)
             if schedule is not None and now >= schedule.greeting_until:
