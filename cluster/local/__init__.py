@@ -8,7 +8,9 @@ made inside through the supervisor, as open sockets.
 
 Modules:
     control: the supervisor's socket: asking and answering
+    daemons: the daemons and what they run in
     demo: `make demo`
+    forming: forms the cluster through its API, and follows its published ports
     forward: the forwarder, in the host's network namespace
     host_network: which of the host's 127.0.x.0/24 networks a cluster answers in
     layout: names, addresses and paths of a local cluster
