@@ -11,7 +11,7 @@ memory most of the time, and slots alone save a sixth of it.
     inbox | bootstrap | report
     notary | ledger
     membership | sync
-    removal
+    removal | supply
     failure | spread | digest
     helper | suspicion | paths | doubts
     outbox
@@ -61,6 +61,7 @@ Modules:
     spread: eager dissemination in rounds
     stats: counters
     storage: the node's epoch on disk
+    supply: what a peer lacks is sent to it, in datagrams or over a stream
     suspicion: how long each suspect has to refute
     sync: anti-entropy with digests and deltas
     table: logs of records by (scope, owner) and the rule that merges them

@@ -48,6 +48,7 @@ from gossip.notary import Notary
 from gossip.outbox import Outbox, StreamPush
 from gossip.spread import Spread
 from gossip.stats import Counters, GossipStats
+from gossip.supply import Supply
 from gossip.sync import Syncer
 from gossip.timers import Timers
 from gossip.trust import Trust
@@ -88,6 +89,7 @@ class Machine:
         "_queues",
         "_spread",
         "_summary",
+        "_supply",
         "_sync",
         "_timers",
         "_trust",
@@ -181,6 +183,14 @@ class Machine:
         self._summary = Summary(
             me=lambda: self._membership.me, members=self._members, directory=self._directory
         )
+        self._supply = Supply(
+            members=self._members,
+            directory=self._directory,
+            summary=self._summary,
+            trust=self._trust,
+            outbox=self._outbox,
+            counters=self.counters,
+        )
         self._sync = Syncer(
             config=config,
             rng=rng,
@@ -188,6 +198,7 @@ class Machine:
             members=self._members,
             directory=self._directory,
             summary=self._summary,
+            supply=self._supply,
             trust=self._trust,
             outbox=self._outbox,
             counters=self.counters,
@@ -388,7 +399,7 @@ class Machine:
 
     def stream_done(self, node_id: str, *, is_sent: bool, now: float) -> None:
         """Take note of what became of a stream."""
-        self._sync.stream_done(node_id, is_sent=is_sent, now=now)
+        self._supply.stream_done(node_id, is_sent=is_sent, now=now)
 
     def events(self) -> list[Event]:
         """Return and forget what changed, oldest first."""

@@ -3,11 +3,10 @@
 A round begins with a digest, of everything if that is short, else one hash. Where hashes differ,
 hashes of 64 buckets follow, then the entries of the buckets that differ, then the records. Every
 answer is of a later stage than its question, so no exchange lasts longer than four packets each
-way. What does not fit a few datagrams goes over a stream.
+way.
 
-Invariants:
-    records learned here are not disseminated again (a join with 10,000 records makes no storm);
-    one peer gets one stream at a time.
+Invariant: records learned here are not disseminated again (a join with 10,000 records makes no
+storm).
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from gossip.directory import Directory
 from gossip.member import MemberTable
 from gossip.outbox import Outbox
 from gossip.stats import Counters
+from gossip.supply import DATAGRAMS_MAX, Gap, Supply
 from gossip.timers import Timers
 from gossip.trust import Trust
 from gossip.wire import (
@@ -52,32 +52,13 @@ _ENTRY_BYTES = 64
 """Rough size of an encoded digest entry."""
 _FEW_ENTRIES = 6
 """Up to so many entries are sent at once instead of their hash."""
-_DATAGRAMS_MAX = 8
-"""An answer longer than this many datagrams goes over a stream."""
-_FRAME_BYTES = 64 << 10
-"""Messages are put together in frames of about this size: a receiver takes one frame at a time, and
-checks only so much of it (`trust`). A whole log may make one longer."""
-_PUSH_BYTES_MAX = 19 << 20
-"""A receiver takes 20 MiB, what seals add to the frames included."""
-_STREAM_PAUSE_S = 15.0
-"""A peer gets no other stream so long, unless the first is done; nor after one failed."""
-_STREAMS_PER_S = 1.0
-_STREAMS_BURST = 8.0
-"""To one peer: whoever asks in its name has it flooded with all that is known. A peer that lacks
-much in more scopes at once gets the rest by datagrams, or in later rounds."""
 _WHOLE_PAUSE_S = 20.0
 _WHOLE_BURST = 3.0
 """How often one log is asked for anew because a part does not fit: an owner that contradicts itself
 may say so in few bytes, and its log may have megabytes."""
 _DIGEST_UNITS = 0.2
 _OWNERS_PER_UNIT = 256
-_GAP_UNITS = 0.1
-_RECORDS_PER_UNIT = 256
-"""What it takes to answer a digest, and to look for what one log lacks (`Outbox.may_answer`)."""
-
-
-_Gap = tuple[DigestEntry, DigestEntry | None]
-"""What is known of an owner here, and at a peer that knows less."""
+"""What it takes to answer a digest (`Outbox.may_answer`)."""
 
 
 @dataclass(slots=True)
@@ -101,6 +82,7 @@ class Syncer:
         members: MemberTable,
         directory: Directory,
         summary: Summary,
+        supply: Supply,
         trust: Trust,
         outbox: Outbox,
         counters: Counters,
@@ -114,15 +96,12 @@ class Syncer:
         self._members = members
         self._directory = directory
         self._summary = summary
+        self._supply = supply
         self._trust = trust
         self._outbox = outbox
         self._counters = counters
         self._schedules: dict[str, _Schedule] = {}
         self._asked: dict[str, list[str]] = {}
-        self._streaming: dict[str, float] = {}
-        self._no_stream: dict[str, float] = {}
-        self._pushed = Budgets(rate=_STREAMS_PER_S, most=_STREAMS_BURST)
-        """By member."""
         self._pulled = Budgets(rate=1.0, most=1.0)
         """By address."""
         self._pulled_whole = Budgets(rate=1 / _WHOLE_PAUSE_S, most=_WHOLE_BURST)
@@ -220,14 +199,6 @@ class Syncer:
             self.contact(self._rng.choice(self._lost), me)
         return bool(self._lost)
 
-    def stream_done(self, node_id: str, *, is_sent: bool, now: float) -> None:
-        """Take note of what became of a stream."""
-        self._streaming.pop(node_id, None)
-        if not is_sent:
-            self._counters.streams_failed += 1
-            self._no_stream = {n: at for n, at in self._no_stream.items() if at > now}
-            self._no_stream[node_id] = now + _STREAM_PAUSE_S
-
     def take_digest(
         self, digest: Digest, source: Address, sender: str | None, *, now: float
     ) -> None:
@@ -250,7 +221,7 @@ class Syncer:
             answers, gaps = self._compare_entries(digest)
             self._outbox.send(source, *answers, node_id=sender)
             if gaps:
-                self._fill(digest.scope, gaps, source, sender, now=now)
+                self._supply.fill(digest.scope, gaps, source, sender, now=now)
 
     def _arm(self, scope: str, *, now: float) -> None:
         schedule = self._schedules[scope]
@@ -329,11 +300,11 @@ class Syncer:
             entries += more
         return Digest(scope, Stage.COMPARE, mask, b"", tuple(entries))
 
-    def _compare_entries(self, digest: Digest) -> tuple[list[Digest], list[_Gap]]:
+    def _compare_entries(self, digest: Digest) -> tuple[list[Digest], list[Gap]]:
         """Return the digests that answer, and what the peer lacks."""
         scope = digest.scope
         theirs = {entry.owner: entry for entry in digest.entries}
-        gaps: list[_Gap] = []
+        gaps: list[Gap] = []
         pull: list[DigestEntry] = []
         mine = {entry.owner: entry for entry in self._summary.entries(scope, digest.mask)}
         for owner in theirs:
@@ -356,19 +327,6 @@ class Syncer:
             return list(self._pulls(scope, pull)), gaps
         return [Digest(scope, Stage.EQUAL)], []
 
-    def _introduction(
-        self, scope: str, owner: str, other: DigestEntry | None
-    ) -> list[CertificateOffer]:
-        """Return the certificate of a node that a peer does not know, so that it need not ask."""
-        if scope != NODES or (other is not None and other.stamp.epoch):
-            return []
-        certificate = self._trust.own
-        member = self._members.get(owner)
-        if member is not None:
-            found = self._trust.certificate(member.record.fingerprint)
-            certificate = found or certificate
-        return [CertificateOffer(certificate.der)]
-
     def _is_told(self, scope: str, mine: DigestEntry, other: DigestEntry | None) -> bool:
         """Tell whether a peer is to hear of an owner: not of the dead it does not know."""
         if scope == NODES and other is not None:
@@ -377,75 +335,5 @@ class Syncer:
 
     def _pulls(self, scope: str, pull: list[DigestEntry]) -> Iterable[Digest]:
         most = self._outbox.room // _ENTRY_BYTES
-        for at in range(0, min(len(pull), most * _DATAGRAMS_MAX), most):
+        for at in range(0, min(len(pull), most * DATAGRAMS_MAX), most):
             yield Digest(scope, Stage.PULL, 0, b"", tuple(pull[at : at + most]))
-
-    def _fill(
-        self, scope: str, gaps: list[_Gap], source: Address, sender: str | None, *, now: float
-    ) -> None:
-        messages, is_all = self._first(
-            self._encoded(scope, gaps, source, room=self._outbox.room, now=now)
-        )
-        if is_all:
-            self._outbox.send_encoded(source, messages, node_id=sender)
-            return
-        member = None if sender is None else self._members.get(sender)
-        if member is not None and now >= self._no_stream.get(member.node_id, now):
-            if now < self._streaming.get(member.node_id, now):
-                return
-            if self._pushed.take(member.node_id, now=now):
-                self._streaming[member.node_id] = now + _STREAM_PAUSE_S
-                self._counters.streams_out += 1
-                frames = _frames(self._encoded(scope, gaps, source, room=None, now=now))
-                self._outbox.push(member.node_id, member.address, frames)
-                return
-        self._outbox.send_encoded(source, messages, node_id=sender)
-
-    def _first(self, messages: Iterable[bytes]) -> tuple[list[bytes], bool]:
-        """Return those that fit a few datagrams, and whether these are all."""
-        room = self._outbox.room
-        left = room * _DATAGRAMS_MAX
-        found: list[bytes] = []
-        is_all = True
-        for data in messages:
-            if len(data) > room:
-                is_all = False
-                continue
-            left -= len(data)
-            if left < 0:
-                return found, False
-            found.append(data)
-        return found, is_all
-
-    def _encoded(
-        self, scope: str, gaps: list[_Gap], asker: Address, *, room: int | None, now: float
-    ) -> Iterable[bytes]:
-        """Yield what fills the gaps, one by one: most callers want the first few only."""
-        logs = self._directory.table.logs(scope)
-        for mine, other in gaps:
-            log = logs.get(mine.owner)
-            records = 0 if log is None else len(log.records)
-            if not self._outbox.may_answer(
-                asker, _GAP_UNITS + records / _RECORDS_PER_UNIT, now=now
-            ):
-                return
-            for offer in self._introduction(scope, mine.owner, other):
-                yield self._outbox.encode(offer)
-            for delta in self._summary.deltas(scope, mine, other, room=room):
-                yield self._outbox.encode(delta)
-
-
-def _frames(messages: Iterable[bytes]) -> Iterable[list[bytes]]:
-    frame: list[bytes] = []
-    size = total = 0
-    for data in messages:
-        if frame and size + len(data) > _FRAME_BYTES:
-            yield frame
-            frame, size = [], 0
-        total += len(data)
-        if total > _PUSH_BYTES_MAX:
-            break
-        frame.append(data)
-        size += len(data)
-    if frame:
-        yield frame
