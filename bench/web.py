@@ -21,6 +21,7 @@ async def servers(made: Lab) -> AsyncGenerator[None]:
     """Run nginx in every server sandbox while the block runs; `/` is short, `/big` is 1 MiB."""
     need("nginx", "nginx-light")
     need("wrk", "wrk")
+    made.forget_closed_connections()
     (made.directory / "big").write_bytes(bytes(BIG_BYTES))
     (made.directory / "small").write_bytes(b"hello\n")
     async with AsyncExitStack() as stack:
