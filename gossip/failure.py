@@ -131,7 +131,10 @@ class Detector:
     ) -> None:
         """`on_path`: a member became, or is no longer, reachable through helpers only."""
         self.on_probe: Callable[[str, float], None] = lambda _node_id, _now: None
-        """Called when a member is probed: what else is to be said to it shares the packet."""
+        """Called when a member is probed: what else is to be said to it shares the packet.
+
+        Not when only helpers reached it last: it would lose what it is told, five times in a row.
+        """
         self.health = 0
         """Lifeguard's score of this node's own health: 0 is healthy."""
         self.hearing = Hearing(deaf_after_s=config.deaf_after_s)
@@ -299,7 +302,8 @@ class Detector:
         wait_s = self.paths.timeout_s(target.node_id) * (self.health + 1)
         probe.timer = self._timers.at(now + wait_s, partial(self._ask_helpers, probe))
         self._counters.probes += 1
-        self.on_probe(target.node_id, now)
+        if not self.paths.was_relayed(target.node_id):
+            self.on_probe(target.node_id, now)
 
     def _interval_s(self) -> float:
         return self._config.probe_interval_s * (self.health + 1)

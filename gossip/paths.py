@@ -69,6 +69,10 @@ class Paths:
             return False
         return True
 
+    def was_relayed(self, node_id: str) -> bool:
+        """Tell whether only helpers reached a member when it was last probed."""
+        return node_id in self._relayed
+
     def is_relay_only(self, node_id: str) -> bool:
         """Tell whether only helpers reach a member."""
         return self._relayed.get(node_id, 0) >= _RELAYED_PROBES

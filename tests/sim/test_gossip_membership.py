@@ -36,13 +36,13 @@ def test_all_nodes_learn_of_all_despite_loss(seed: int) -> None:
 def test_sixty_nodes_that_join_at_once_know_each_other_within_three_seconds(seed: int) -> None:
     """And tell nobody what all are told: it was 68 packets per node while newcomers did.
 
-    Of a thousand seeds one came to 46.
+    The first node's answers to all weigh more among fewer: of a thousand seeds one came to 46.
     """
     nodes = size(seed, 60, small=(20, 40))
     net = SimNetwork(nodes, seed=seed, mode=mode(seed))
     assert net.run(3, net.all_alive, every_s=0.05)
 
-    assert sum(net.sent.values()) / nodes <= 50
+    assert sum(net.sent.values()) / nodes <= (45 if nodes == 60 else 50)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -65,8 +65,7 @@ def test_one_that_joins_later_sees_those_that_only_others_reach(seed: int) -> No
     net.cut |= {("late", "n3"), ("n3", "late"), ("late", "n4")}
     net.add("late")
 
-    # Of a thousand seeds one needs more than 5 s: lost packets are asked for again.
-    assert net.run(10, lambda: set(net.states("late")) == set(net.nodes), every_s=0.1)
+    assert net.run(5, lambda: set(net.states("late")) == set(net.nodes), every_s=0.1)
     assert net.run(20, net.all_alive, every_s=0.1)
 
 

@@ -263,6 +263,17 @@ def test_member_that_only_helpers_reach_is_flagged_until_it_answers_itself() -> 
     assert bench.failures == []
 
 
+def test_nothing_rides_on_probes_of_a_member_that_did_not_answer_itself() -> None:
+    bench = Bench("b", "c", "d")
+    ridden: list[str] = []
+    bench.detector.on_probe = lambda node_id, _now: ridden.append(node_id)
+    target = bench.start_probe().target
+    for _ in range(3):
+        assert bench.next_ping_after_help().target == target
+
+    assert ridden == [target]
+
+
 def test_successor_by_id_is_sent_a_packet_each_second() -> None:
     bench = Bench("a", "n", "z", config=replace(CONFIG, watch_interval_s=1.0))
     bench.detector.start(now=0.0)
