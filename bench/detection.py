@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 
 from bench import serf
-from bench.gossip_fleet import Fleet, fleet, wait_until_dead, wait_until_full
+from bench.gossip_fleet import fleet, gather, wait_until_dead
 from bench.report import ratio, say, value
 from gossip.peer import GossipConfig
 
@@ -55,7 +55,7 @@ def _kills() -> tuple[list[float], list[float]]:
     with fleet(NODES, GossipConfig.lan()) as made:
         joiners = list(range(1, NODES))
         for _ in range(KILLS):
-            _gather(made, joiners)
+            gather(made, joiners, _PATIENCE_S)
             time.sleep(rng.uniform(*_SETTLE_S))
             victim = rng.randrange(1, NODES)
             at = made.kill(victim)
@@ -66,14 +66,6 @@ def _kills() -> tuple[list[float], list[float]]:
             lasts.append(max(times.values()))
             joiners = [victim]
     return firsts, lasts
-
-
-def _gather(made: Fleet, joiners: list[int]) -> None:
-    made.start()
-    at = time.monotonic()
-    made.join(joiners, at)
-    if len(wait_until_full(made, at, _PATIENCE_S)) < made.size:
-        raise RuntimeError(f"not all know all within {_PATIENCE_S} s")
 
 
 def _serf_kills() -> list[float]:

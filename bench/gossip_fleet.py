@@ -235,6 +235,19 @@ def wait_until_full(made: Fleet, since: float, patience_s: float) -> dict[int, f
     return full
 
 
+def gather(made: Fleet, joiners: list[int], patience_s: float) -> None:
+    """Start what does not run and let `joiners` join.
+
+    Raises:
+        RuntimeError: not all see everybody in time.
+    """
+    made.start()
+    at = time.monotonic()
+    made.join(joiners, at)
+    if len(wait_until_full(made, at, patience_s)) < made.size:
+        raise RuntimeError(f"not all know all within {patience_s} s")
+
+
 def wait_until_dead(made: Fleet, number: int, since: float, patience_s: float) -> dict[int, float]:
     """Return when each other process declared one dead, in seconds after `since`."""
     dead: dict[int, float] = {}

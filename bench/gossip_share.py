@@ -13,15 +13,13 @@ docs/benchmarks.md are of another day and machine.
 from __future__ import annotations
 
 import os
-import re
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-from bench.gossip_fleet import fleet, wait_until_full
-from bench.idle import usage
+from bench.gossip_fleet import fleet, gather
+from bench.idle import usage, watch
 from bench.report import say, value
 from gossip.peer import GossipConfig
 
@@ -37,35 +35,17 @@ def main() -> None:
     """Measure and print."""
     imported_mb = _import_mb()
     with fleet(NODES, GossipConfig.lan()) as made:
-        made.start()
-        began = time.monotonic()
-        made.join(list(range(1, NODES)), began)
-        if len(wait_until_full(made, began, _PATIENCE_S)) < NODES:
-            raise RuntimeError(f"not all knew all within {_PATIENCE_S} s")
+        gather(made, list(range(1, NODES)), _PATIENCE_S)
         time.sleep(SETTLE_S)
-        parent_mb = _process_mb(os.getpid())
-        pids = made.pids()
-        before = {pid: usage(pid).cpu_s for pid in pids}
-        began = time.monotonic()
-        time.sleep(MEASURE_S)
-        took = time.monotonic() - began
-        percents = [100.0 * (usage(pid).cpu_s - before[pid]) / took for pid in pids]
-        grown = [_process_mb(pid) - parent_mb for pid in pids]
+        parent_mb = usage(os.getpid()).anonymous_mb
+        used = watch(made.pids(), MEASURE_S)
+    percents = [percent for _, percent in used]
+    grown = [spent.anonymous_mb - parent_mb for spent, _ in used]
     say(f"processor: median {statistics.median(percents):.2f} %, most {max(percents):.2f} %")
     say(f"memory: running {statistics.median(grown):.1f} MB, most {max(grown):.1f} MB")
     say(f"memory: importing gossip {imported_mb:.1f} MB")
     value("gossip_cpu_percent", statistics.median(percents))
     value("gossip_rss_mb", max(grown) + imported_mb)
-
-
-def _process_mb(pid: int) -> float:
-    return _anonymous_mb(Path(f"/proc/{pid}/smaps_rollup").read_text())
-
-
-def _anonymous_mb(text: str) -> float:
-    """Return the MiB that were not read from files, shared with a parent or not (proc(5))."""
-    [found] = re.findall(r"^Anonymous:\s+(\d+) kB$", text, re.MULTILINE)
-    return int(found) / 1024
 
 
 def _import_mb() -> float:
@@ -76,6 +56,11 @@ def _import_mb() -> float:
 
 
 def _interpreter_mb(modules: tuple[str, ...]) -> float:
-    code = f"import {', '.join(modules)}; print(open('/proc/self/smaps_rollup').read())"
+    code = f"import {', '.join(modules)}; print(flush=True); input()"
     command = [sys.executable, "-c", code]
-    return _anonymous_mb(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        if process.stdout is None or not process.stdout.readline():
+            raise RuntimeError(f"cannot import {', '.join(modules)}")
+        used = usage(process.pid)
+        process.communicate(b"\n")
+    return used.anonymous_mb

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,21 +42,29 @@ def main() -> None:
     try:
         time.sleep(SETTLE_S)
         processes = {node.name: daemon_pid(layout.data_root(node)) for node in layout.nodes}
-        before = {name: usage(pid) for name, pid in processes.items()}
-        began = time.monotonic()
-        time.sleep(MEASURE_S)
-        after = {name: usage(pid) for name, pid in processes.items()}
-        took = time.monotonic() - began
+        used = dict(zip(processes, watch(processes.values(), MEASURE_S), strict=True))
     finally:
         stop(layout)
-    percents = {name: 100.0 * (after[name].cpu_s - before[name].cpu_s) / took for name in processes}
-    for name, used in after.items():
+    for name, (spent, percent) in used.items():
         say(
-            f"{name}: {used.rss_mb:.1f} MB (anonymous: {used.anonymous_mb:.1f}), "
-            f"{percents[name]:.2f} % of a core"
+            f"{name}: {spent.rss_mb:.1f} MB (anonymous: {spent.anonymous_mb:.1f}), "
+            f"{percent:.2f} % of a core"
         )
-    value("idle_rss_mb", max(used.rss_mb for used in after.values()))
-    value("idle_cpu_percent", max(percents.values()))
+    value("idle_rss_mb", max(spent.rss_mb for spent, _ in used.values()))
+    value("idle_cpu_percent", max(percent for _, percent in used.values()))
+
+
+def watch(pids: Collection[int], seconds: float) -> list[tuple[Usage, float]]:
+    """Return what each process has used after `seconds`, and percents of a core meanwhile."""
+    before = [usage(pid).cpu_s for pid in pids]
+    began = time.monotonic()
+    time.sleep(seconds)
+    after = [usage(pid) for pid in pids]
+    took = time.monotonic() - began
+    return [
+        (used, 100.0 * (used.cpu_s - cpu_s) / took)
+        for used, cpu_s in zip(after, before, strict=True)
+    ]
 
 
 def usage(pid: int) -> Usage:
