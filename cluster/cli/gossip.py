@@ -9,7 +9,7 @@ import click
 from cluster.cli.client import segment
 from cluster.cli.document import Document
 from cluster.cli.options import client, format_option
-from cluster.cli.output import Table, ago, duration, show
+from cluster.cli.output import Table, duration, moment, show
 
 _API = "/hivewire/gossip"
 _MEMBERS = {
@@ -70,8 +70,7 @@ def keys(style: str) -> None:
         {
             "ID": str(item.number("ID")),
             "State": item.text("State").capitalize(),
-            "Since": ago(item.text("Since")),
-            "SinceAt": item.text("Since"),
+            **moment("Since", item.text("Since")),
             "Opened": str(item.number("Opened")),
         }
         for item in found
@@ -99,8 +98,7 @@ def _member(item: Document) -> dict[str, str]:
         "ID": item.text("ID"),
         "Node": _name(item, "Name", "ID") + (" *" if item.flag("Self") else ""),
         "State": _state(item),
-        "Since": ago(item.text("Since")),
-        "SinceAt": item.text("Since"),
+        **moment("Since", item.text("Since")),
         "From": source,
         "Address": item.text("Address"),
         "DataAddress": item.text("DataAddress"),
@@ -141,8 +139,7 @@ def _log(item: Document) -> dict[str, str]:
         "Deleted": str(item.number("Tombstones")),
         "Size": f"{item.number('SizeBytes')}B",
         "Visible": "Yes" if item.flag("Visible") else "No",
-        "Written": ago(item.text("Written")) if item.number("Records") else "",
-        "WrittenAt": item.text("Written") if item.number("Records") else "",
+        **moment("Written", item.text("Written") if item.number("Records") else ""),
         "Epoch": str(item.number("Epoch")),
         "Attachment": str(item.number("Attachment")),
     }
@@ -158,8 +155,7 @@ def _record(item: Document) -> dict[str, str]:
         "Version": str(item.number("Version")),
         "State": "Deleted" if item.flag("Deleted") else state,
         "Size": f"{item.number('SizeBytes')}B",
-        "Written": ago(item.text("Written")),
-        "WrittenAt": item.text("Written"),
+        **moment("Written", item.text("Written")),
     }
 
 

@@ -89,6 +89,11 @@ def ago(timestamp: str, now: datetime | None = None) -> str:
     return f"{duration(((now or datetime.now(UTC)) - then).total_seconds())} ago"
 
 
+def moment(name: str, timestamp: str) -> dict[str, str]:
+    """Return the fields of an RFC 3339 time: `name` for people, `nameAt` for scripts."""
+    return {name: ago(timestamp), f"{name}At": timestamp}
+
+
 def duration(seconds: float) -> str:
     """Return a length of time in Docker's words: `About a minute`, `3 hours`."""
     for limit, text in (

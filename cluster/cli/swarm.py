@@ -10,7 +10,7 @@ from cluster.cli.client import Client, segment
 from cluster.cli.document import Document
 from cluster.cli.failure import Failure
 from cluster.cli.options import client, format_option
-from cluster.cli.output import Table, ago, show
+from cluster.cli.output import Table, moment, show
 from cluster.cli.values import duration_ns
 
 _LISTEN = "0.0.0.0:2377"
@@ -232,8 +232,7 @@ def _show_keys(ring: Document, style: str) -> None:
         {
             "ID": str(key.number("ID")),
             "State": key.text("State").capitalize(),
-            "Since": ago(key.text("Since")),
-            "SinceAt": key.text("Since"),
+            **moment("Since", key.text("Since")),
         }
         for key in ring.at("Keys").items()
     ]
