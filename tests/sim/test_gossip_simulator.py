@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
 from tests.sim.gossip_network import SEEDS, Mode, SimNetwork
 
 
+@cache
 def eventful(seed: int, mode: Mode) -> str:
     """Run a cluster through every kind of fault and return the trace."""
     net = SimNetwork(8, seed=seed, mode=mode, loss=0.05, duplicates=0.05)
