@@ -19,8 +19,11 @@ from tests.e2e import lab
 
 pytestmark = [lab.needs_namespaces, pytest.mark.timeout(180)]
 NETWORKS = ("red", "blue")
+FIRST_NAME_S_MAX = 4.0
+"""An unknown name where a node does not know yet that no upstream resolver answers. The C library
+asks twice: that takes `dataplane.dns.forwarder.TIMEOUT_S`, then `DOWN_TIMEOUT_S`."""
 NAMES_S_MAX = 1.5
-"""An unknown name where the upstream resolver cannot be reached; it was 8 s."""
+"""Those after it; each was 8 s."""
 
 PROBE = """
 import json, socket, sys, time
@@ -148,6 +151,8 @@ def test_unknown_names_are_answered_soon(layout: Layout, addresses: dict[str, li
     names = ["nowhere", "nowhere.example.com", "a.b.c.example.org"]
     found, _, took = probe(layout, "probe-names", ("red",), names, [])
     assert found == {name: [] for name in names}
-    assert max(took.values()) < NAMES_S_MAX, took
+    first, *later = (took[name] for name in names)
+    assert first < FIRST_NAME_S_MAX, took
+    assert max(later) < NAMES_S_MAX, took
     logs = "".join(layout.log(node).read_text() for node in layout.nodes)
     assert "Traceback" not in logs
