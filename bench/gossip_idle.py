@@ -20,7 +20,7 @@ from gossip.simulation.load import Load, hops, idle, repair_s
 _SIZES = (8, 16, 32, 64, 128, 256)
 _HOP_SIZES = (5, 10, 25, 50, 100, 200, 500)
 _HOP_RUNS = 5
-_REPAIRS = 300
+_REPAIRS = 1000
 
 
 def main() -> None:

@@ -71,7 +71,7 @@ class GossipConfig:
     degraded_tick_s: float = 0.2
     sync_interval_s: float = 1.0
     """Anti-entropy with one random peer per scope; doubles up to the maximum while equal."""
-    sync_interval_max_s: float = 5.0
+    sync_interval_max_s: float = 4.0
     sync_extra_s: tuple[float, ...] = (0.1, 0.3, 0.6, 1.0)
     """Extra rounds after joining the cluster or a scope, each with another peer."""
     packet_bytes_max: int = 1400
