@@ -11,6 +11,8 @@ _ACCOUNTS_MAX = 4096
 class Budget:
     """Fills with `rate` tokens a second, up to `most`; full at first."""
 
+    __slots__ = ("_at", "_most", "_rate", "_tokens")
+
     def __init__(self, *, rate: float, most: float) -> None:
         self._rate = rate
         self._most = most

@@ -74,7 +74,7 @@ class MemberTable:
         self._tags: dict[bytes, Member] = {}
         self.by_tag = self._tags.get
         """Returns the member whose packets carry a tag, or None."""
-        self._places: dict[Address, list[str]] | None = None
+        self._places: dict[Address, tuple[str, ...]] | None = None
         self._live: list[str] = []
         self.claims = 0
         """Members of which something is claimed: all that are not ALIVE."""
@@ -117,13 +117,14 @@ class MemberTable:
         """
         return self._live
 
-    def live_at(self, address: Address) -> list[str]:
+    def live_at(self, address: Address) -> tuple[str, ...]:
         """Return the ids of the members that are up and say that they are reached at `address`."""
         if self._places is None:
-            self._places = {}
-            for node_id in self.live():
-                self._places.setdefault(self._members[node_id].record.address, []).append(node_id)
-        return self._places.get(address, [])
+            places = self._places = {}
+            for node_id in self._live:
+                home = self._members[node_id].address
+                places[home] = (*places.get(home, ()), node_id)
+        return self._places.get(address, ())
 
     def account(self, address: Address) -> str:
         """Return who pays for what comes from, or goes to, `address`.
