@@ -251,7 +251,7 @@ class Inbox:
             case Digest():
                 self._sync.take_digest(message, source, sender, now=now)
             case Delta():
-                self._take_delta(message, source, now=now)
+                self._take_delta(message, source, sender, now=now)
             case _:
                 assert_never(message)
 
@@ -266,7 +266,8 @@ class Inbox:
             response = self._trust.sign_response(challenge, epoch=me.epoch)
             self._outbox.send(source, response, node_id=sender)
 
-    def _take_delta(self, delta: Delta, source: Address, *, now: float) -> None:
+    def _take_delta(self, delta: Delta, source: Address, sender: str | None, *, now: float) -> None:
+        self._sync.answered(delta.scope, sender)
         for said in (delta.node, delta.claim):
             if said is not None and delta.scope == NODES:
                 self._notary.take(said, source, now=now, is_relayed=False)

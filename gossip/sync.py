@@ -3,7 +3,8 @@
 A round begins with a digest, of everything if that is short, else one hash. Where hashes differ,
 hashes of 64 buckets follow, then the entries of the buckets that differ, then the records. Every
 answer is of a later stage than its question, so no exchange lasts longer than four packets each
-way.
+way. A round that comes to nothing, because a packet was lost or a member is silent, is soon
+repeated with another.
 
 Invariant: records learned here are not disseminated again (a join with 10,000 records makes no
 storm).
@@ -59,6 +60,8 @@ may say so in few bytes, and its log may have megabytes."""
 _DIGEST_UNITS = 0.2
 _OWNERS_PER_UNIT = 256
 """What it takes to answer a digest (`Outbox.may_answer`)."""
+_REPEATS_MAX = 3
+"""A round that is not answered is repeated so often, each time after twice as long."""
 
 
 @dataclass(slots=True)
@@ -68,6 +71,10 @@ class _Schedule:
     next_at: float
     greeting_until: float = -math.inf
     """Extra rounds for members that came back are under way until then."""
+    asked: str = ""
+    """Whom the latest round asked."""
+    repeat: int = 0
+    """The timer of what follows if it does not answer."""
 
 
 class Syncer:
@@ -135,6 +142,7 @@ class Syncer:
         schedule = self._schedules.pop(scope, None)
         if schedule is not None:
             self._timers.cancel(schedule.timer)
+            self._timers.cancel(schedule.repeat)
         self._asked.pop(scope, None)
         self._summary.forget(scope)
 
@@ -165,6 +173,12 @@ class Syncer:
         due = [scope for scope, schedule in self._schedules.items() if schedule.next_at <= soon]
         for scope in due:
             self._round(scope, now, node_id)
+
+    def answered(self, scope: str, node_id: str | None) -> None:
+        """Take note that a member has said what it knows of a scope: no round is repeated."""
+        schedule = self._schedules.get(scope)
+        if schedule is not None and schedule.asked == node_id:
+            self._timers.cancel(schedule.repeat)
 
     def contact(self, address: Address, me: NodeRecord) -> None:
         """Begin an exchange of members with whoever listens at `address`."""
@@ -205,6 +219,8 @@ class Syncer:
         """Answer a digest."""
         if not self._directory.is_attached(digest.scope):
             return
+        if digest.stage is not Stage.COMPARE:
+            self.answered(digest.scope, sender)
         if digest.stage is Stage.EQUAL:
             self._counters.syncs_equal += 1
             self._back_off(digest.scope)
@@ -241,11 +257,11 @@ class Syncer:
         self._arm(scope, now=now)
         peers = self._directory.peers(scope)
         if probed is not None and self._directory.attachment(probed, scope) is not None:
-            self._ask(scope, probed)
+            self._ask(scope, probed, now=now)
         elif peers:
-            self._ask(scope, self._rng.choice(peers))
+            self._ask(scope, self._rng.choice(peers), now=now)
 
-    def _extra_round(self, scope: str, _now: float) -> None:
+    def _extra_round(self, scope: str, now: float) -> None:
         if scope not in self._schedules:
             return
         asked = self._asked.get(scope, [])
@@ -253,10 +269,25 @@ class Syncer:
         if peers:
             peer = self._rng.choice(peers)
             self._asked[scope] = [*asked, peer][-len(self._config.sync_extra_s) :]
-            self._ask(scope, peer)
+            self._ask(scope, peer, now=now)
 
-    def _ask(self, scope: str, node_id: str) -> None:
+    def _repeat_round(self, scope: str, repeats: int, now: float) -> None:
+        """Ask another member than the one that did not answer, if there is another."""
+        peers = self._directory.peers(scope)
+        others = [node_id for node_id in peers if node_id != self._schedules[scope].asked] or peers
+        if others:
+            self._ask(scope, self._rng.choice(others), now=now, repeats=repeats)
+
+    def _ask(self, scope: str, node_id: str, *, now: float, repeats: int = 0) -> None:
+        """Begin a round; it is the so-many-th repetition of one that was not answered."""
         member = self._members.known(node_id)
+        schedule = self._schedules[scope]
+        self._timers.cancel(schedule.repeat)
+        schedule.asked = node_id
+        if repeats < _REPEATS_MAX:
+            again_at = now + self._config.probe_timeout_s * 2**repeats
+            again = partial(self._repeat_round, scope, repeats + 1)
+            schedule.repeat = self._timers.at(again_at, again)
         self._counters.syncs += 1
         self._outbox.send(member.address, self._opening(scope), node_id=node_id)
 

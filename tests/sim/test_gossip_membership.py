@@ -58,23 +58,15 @@ def test_one_that_joins_much_later_sees_all_at_once(seed: int) -> None:
     assert net.run(2, lambda: net.seen("late", "net") == {("n3", "key"): b"v"})
 
 
-def test_one_that_joins_later_sees_those_that_only_others_reach() -> None:
-    """98 of 100 within five seconds: rounds that are lost, or go where nobody answers, add up."""
-    late = {seed: s for seed in SEEDS if (s := _seconds_until_late_sees_all(seed)) > 5}
-    assert len(late) <= len(SEEDS) / 50, late
-
-
-def _seconds_until_late_sees_all(seed: int) -> float:
+@pytest.mark.parametrize("seed", SEEDS)
+def test_one_that_joins_later_sees_those_that_only_others_reach(seed: int) -> None:
     net = SimNetwork(size(seed, 8, small=(5, 7)), seed=seed, mode=mode(seed), loss=0.05)
     net.run(70)
     net.cut |= {("late", "n3"), ("n3", "late"), ("late", "n4")}
     net.add("late")
-    began = net.now
 
-    assert net.run(10, lambda: set(net.states("late")) == set(net.nodes), every_s=0.02), seed
-    took_s = net.now - began
-    assert net.run(20, net.all_alive, every_s=0.1), seed
-    return took_s
+    assert net.run(5, lambda: set(net.states("late")) == set(net.nodes), every_s=0.02)
+    assert net.run(20, net.all_alive, every_s=0.1)
 
 
 def test_death_is_known_as_soon_as_with_memberlist() -> None:

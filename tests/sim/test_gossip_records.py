@@ -6,14 +6,18 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from random import Random
+from typing import cast
 
 import pytest
 
 from gossip.broadcast import QUEUE_MAX
 from gossip.config import GossipConfig
 from gossip.events import Event, RecordsChanged, RecordView
-from gossip.wire import NODES, DigestEntry, State
+from gossip.simulation.cluster import cluster
+from gossip.simulation.objects import Packet
+from gossip.wire import NODES, Digest, DigestEntry, Stage, State
 from tests.sim.gossip_network import SEEDS, Node, SimNetwork, mode, size
 
 Truth = dict[tuple[str, str], bytes]
@@ -69,6 +73,30 @@ def test_missed_update_is_repaired_within_five_seconds(seed: int) -> None:
     net.heal()
 
     assert net.run(5, lambda: _all_see(net, "net", {("n1", "key"): b"value"}))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_comparison_that_is_not_answered_is_made_with_another_member_soon(seed: int) -> None:
+    """A lost packet costs half a second, not a whole interval."""
+    net = cluster(3, seed=seed, scope="net")
+    net.run(10)
+    asked: list[tuple[float, str]] = []
+
+    def look(node: Node, data: bytes) -> None:
+        digests = [m for m in cast("Packet", data).messages if isinstance(m, Digest)]
+        is_asked = any(d.scope == "net" and d.stage is Stage.COMPARE for d in digests)
+        if node.heard_from == "n0" and is_asked:
+            asked.append((net.now, node.name))
+            if node.name == "n1":
+                net.cut.add(("n1", "n0"))
+                net.at(0.01, net.cut.clear)
+
+    net.on_packet = look
+    net.run(90)
+
+    after = [(at - then, whom) for (then, who), (at, whom) in pairwise(asked) if who == "n1"]
+    assert after
+    assert all(whom == "n2" and wait <= 0.51 for wait, whom in after), after
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.2])
