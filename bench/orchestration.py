@@ -8,10 +8,12 @@ tiny containers.
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.report import say, value
@@ -57,17 +59,17 @@ def _create(api: Api, name: str, replicas: int) -> float:
     }
     begin = time.monotonic()
     api.call("POST", "/services/create", spec)
-    _wait(api, name, replicas)
+    _wait(lambda: len(api.running(name)) == replicas, f"{name}: not {replicas} replicas")
     took = time.monotonic() - begin
     api.call("DELETE", f"/services/{name}")
-    time.sleep(2.0)  # let the tasks end: they are not what is measured
+    _wait(lambda: json.loads(api.call("GET", "/tasks")) == [], f"{name}: tasks left")
     return took
 
 
-def _wait(api: Api, name: str, replicas: int) -> None:
+def _wait(condition: Callable[[], bool], complaint: str) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
-        if len(api.running(name)) == replicas:
+        if condition():
             return
         time.sleep(_POLL_S)
-    raise ClusterError(f"{name}: not {replicas} replicas in {TIMEOUT_S:.0f} s")
+    raise ClusterError(f"{complaint} in {TIMEOUT_S:.0f} s")
