@@ -61,7 +61,7 @@ _DIGEST_UNITS = 0.2
 _OWNERS_PER_UNIT = 256
 """What it takes to answer a digest (`Outbox.may_answer`)."""
 _REPEATS_MAX = 3
-"""A round that is not answered is repeated so often, each time after twice as long."""
+"""Repetitions of a round without an answer: after a probe's timeout, then twice as long each."""
 
 
 @dataclass(slots=True)
@@ -71,10 +71,12 @@ class _Schedule:
     next_at: float
     greeting_until: float = -math.inf
     """Extra rounds for members that came back are under way until then."""
+    extra_asked: tuple[str, ...] = ()
+    """Whom the latest extra rounds asked."""
     asked: str = ""
-    """Whom the latest round asked."""
+    """Whom the latest round of any kind asked."""
     repeat: int = 0
-    """The timer of what follows if it does not answer."""
+    """The timer of what follows if that does not answer."""
 
 
 class Syncer:
@@ -108,7 +110,6 @@ class Syncer:
         self._outbox = outbox
         self._counters = counters
         self._schedules: dict[str, _Schedule] = {}
-        self._asked: dict[str, list[str]] = {}
         self._pulled = Budgets(rate=1.0, most=1.0)
         """By address."""
         self._pulled_whole = Budgets(rate=1 / _WHOLE_PAUSE_S, most=_WHOLE_BURST)
@@ -143,7 +144,6 @@ class Syncer:
         if schedule is not None:
             self._timers.cancel(schedule.timer)
             self._timers.cancel(schedule.repeat)
-        self._asked.pop(scope, None)
         self._summary.forget(scope)
 
     def hurry(self, scope: str, *, now: float) -> None:
@@ -219,7 +219,7 @@ class Syncer:
         """Answer a digest."""
         if not self._directory.is_attached(digest.scope):
             return
-        if digest.stage is not Stage.COMPARE:
+        if digest.stage is not Stage.COMPARE:  # that may be a round of its own
             self.answered(digest.scope, sender)
         if digest.stage is Stage.EQUAL:
             self._counters.syncs_equal += 1
@@ -262,13 +262,14 @@ class Syncer:
             self._ask(scope, self._rng.choice(peers), now=now)
 
     def _extra_round(self, scope: str, now: float) -> None:
-        if scope not in self._schedules:
+        schedule = self._schedules.get(scope)
+        if schedule is None:
             return
-        asked = self._asked.get(scope, [])
+        asked = schedule.extra_asked
         peers = [node_id for node_id in self._directory.peers(scope) if node_id not in asked]
         if peers:
             peer = self._rng.choice(peers)
-            self._asked[scope] = [*asked, peer][-len(self._config.sync_extra_s) :]
+            schedule.extra_asked = (*asked, peer)[-len(self._config.sync_extra_s) :]
             self._ask(scope, peer, now=now)
 
     def _repeat_round(self, scope: str, repeats: int, now: float) -> None:

@@ -78,8 +78,7 @@ def test_missed_update_is_repaired_within_five_seconds(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_comparison_that_is_not_answered_is_made_with_another_member_soon(seed: int) -> None:
     """A lost packet costs half a second, not a whole interval."""
-    net = cluster(3, seed=seed, scope="net")
-    net.run(10)
+    net = cluster(3, seed=seed, scope="net", settle_s=10)
     asked: list[tuple[float, str]] = []
 
     def look(node: Node, data: bytes) -> None:
