@@ -92,6 +92,8 @@ class Counters:
     lag_repaired: Lags = field(default_factory=Lags)
     """Of records in deltas that repaired a log; not of whole logs, which are old by nature."""
     syncs: int = 0
+    syncs_repeated: int = 0
+    """Of these, because nobody answered the one before."""
     syncs_equal: int = 0
     deltas_in: int = 0
     repairs: int = 0

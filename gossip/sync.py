@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-from gossip.budget import Budgets
+from gossip.budget import Budget, Budgets
 from gossip.config import GossipConfig
 from gossip.digest import (
     ALL_BUCKETS,
@@ -61,7 +61,10 @@ _DIGEST_UNITS = 0.2
 _OWNERS_PER_UNIT = 256
 """What it takes to answer a digest (`Outbox.may_answer`)."""
 _REPEATS_MAX = 3
-"""Repetitions of a round without an answer: after a probe's timeout, then twice as long each."""
+"""Repetitions of a round without an answer: after half its interval, then twice as long each."""
+_REPEATS_PER_S = 10.0
+_REPEATS_BURST = 20.0
+"""In all scopes: whoever hears nobody in hundreds of networks hardly sends more than otherwise."""
 
 
 @dataclass(slots=True)
@@ -73,10 +76,10 @@ class _Schedule:
     """Extra rounds for members that came back are under way until then."""
     extra_asked: tuple[str, ...] = ()
     """Whom the latest extra rounds asked."""
-    asked: str = ""
-    """Whom the latest round of any kind asked."""
+    asked: tuple[str, ...] = ()
+    """Whom the latest round of any kind asked, and its repetitions."""
     repeat: int = 0
-    """The timer of what follows if that does not answer."""
+    """The timer of what follows if none of them answers."""
 
 
 class Syncer:
@@ -110,6 +113,7 @@ class Syncer:
         self._outbox = outbox
         self._counters = counters
         self._schedules: dict[str, _Schedule] = {}
+        self._repeats = Budget(rate=_REPEATS_PER_S, most=_REPEATS_BURST)
         self._pulled = Budgets(rate=1.0, most=1.0)
         """By address."""
         self._pulled_whole = Budgets(rate=1 / _WHOLE_PAUSE_S, most=_WHOLE_BURST)
@@ -177,7 +181,7 @@ class Syncer:
     def answered(self, scope: str, node_id: str | None) -> None:
         """Take note that a member has said what it knows of a scope: no round is repeated."""
         schedule = self._schedules.get(scope)
-        if schedule is not None and schedule.asked == node_id:
+        if schedule is not None and node_id in schedule.asked:
             self._timers.cancel(schedule.repeat)
 
     def contact(self, address: Address, me: NodeRecord) -> None:
@@ -230,14 +234,12 @@ class Syncer:
             units += self._summary.count(digest.scope) / _OWNERS_PER_UNIT
         if not self._outbox.may_answer(source, units, now=now):
             return
-        if digest.hashes:
-            answer = self._compare_hashes(digest)
-            self._outbox.send(source, answer, node_id=sender)
-        else:
-            answers, gaps = self._compare_entries(digest)
-            self._outbox.send(source, *answers, node_id=sender)
-            if gaps:
-                self._supply.fill(digest.scope, gaps, source, sender, now=now)
+        answers, gaps = self._compare(digest)
+        if all(answer.stage is Stage.EQUAL for answer in answers):  # it has no more to say
+            self.answered(digest.scope, sender)
+        self._outbox.send(source, *answers, node_id=sender)
+        if gaps:
+            self._supply.fill(digest.scope, gaps, source, sender, now=now)
 
     def _arm(self, scope: str, *, now: float) -> None:
         schedule = self._schedules[scope]
@@ -273,10 +275,12 @@ class Syncer:
             self._ask(scope, peer, now=now)
 
     def _repeat_round(self, scope: str, repeats: int, now: float) -> None:
-        """Ask another member than the one that did not answer, if there is another."""
+        """Ask another member than those that did not answer, if there is another."""
+        asked = self._schedules[scope].asked
         peers = self._directory.peers(scope)
-        others = [node_id for node_id in peers if node_id != self._schedules[scope].asked] or peers
-        if others:
+        others = [node_id for node_id in peers if node_id not in asked] or peers
+        if others and self._repeats.take(1.0, now=now):
+            self._counters.syncs_repeated += 1
             self._ask(scope, self._rng.choice(others), now=now, repeats=repeats)
 
     def _ask(self, scope: str, node_id: str, *, now: float, repeats: int = 0) -> None:
@@ -284,9 +288,9 @@ class Syncer:
         member = self._members.known(node_id)
         schedule = self._schedules[scope]
         self._timers.cancel(schedule.repeat)
-        schedule.asked = node_id
+        schedule.asked = (*schedule.asked, node_id) if repeats else (node_id,)
         if repeats < _REPEATS_MAX:
-            again_at = now + self._config.probe_timeout_s * 2**repeats
+            again_at = now + self._config.sync_interval_s / 2 * 2**repeats
             again = partial(self._repeat_round, scope, repeats + 1)
             schedule.repeat = self._timers.at(again_at, again)
         self._counters.syncs += 1
@@ -297,6 +301,12 @@ class Syncer:
             entries = self._summary.entries(scope)
             return Digest(scope, Stage.COMPARE, ALL_BUCKETS, b"", entries)
         return Digest(scope, Stage.COMPARE, 0, self._summary.total(scope))
+
+    def _compare(self, digest: Digest) -> tuple[list[Digest], list[Gap]]:
+        """Return the digests that answer, and what the peer lacks."""
+        if digest.hashes:
+            return [self._compare_hashes(digest)], []
+        return self._compare_entries(digest)
 
     def _compare_hashes(self, digest: Digest) -> Digest:
         scope = digest.scope
@@ -333,7 +343,6 @@ class Syncer:
         return Digest(scope, Stage.COMPARE, mask, b"", tuple(entries))
 
     def _compare_entries(self, digest: Digest) -> tuple[list[Digest], list[Gap]]:
-        """Return the digests that answer, and what the peer lacks."""
         scope = digest.scope
         theirs = {entry.owner: entry for entry in digest.entries}
         gaps: list[Gap] = []

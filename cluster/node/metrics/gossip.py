@@ -283,8 +283,14 @@ GOSSIP: tuple[Metric[PeerStats], ...] = (
     ),
     Metric(
         Kind.COUNTER,
+        "hivewire_gossip_digest_rounds_repeated_total",
+        "Of these, how many because nobody answered the one before.",
+        lambda s: _counters(s).syncs_repeated,
+    ),
+    Metric(
+        Kind.COUNTER,
         "hivewire_gossip_digest_rounds_equal_total",
-        "Of these, how many found no difference.",
+        "Exchanges that found no difference.",
         lambda s: _counters(s).syncs_equal,
     ),
     Metric(
