@@ -162,10 +162,12 @@ def test_random_life_converges_and_shows_only_what_is_current(seed: int, loss: f
     net.on_event = lambda node, event: _fold(node, event, watched)
     net.on_step = partial(_check, net, positions, watched)
     net.run(2)
+    gone: set[str] = set()
     for step in range(80):
-        name, scope = rng.choice(list(net.nodes)), rng.choice(scopes)
+        here = [name for name in net.nodes if name not in gone]
+        name, scope = rng.choice(here), rng.choice(scopes)
         held = truth.get((name, scope))
-        match rng.randint(0, 9):
+        match rng.randint(0, 10):
             case 0 | 1 if held is None:
                 net.attach(name, scope)
                 truth[name, scope] = {}
@@ -183,6 +185,12 @@ def test_random_life_converges_and_shows_only_what_is_current(seed: int, loss: f
                 key = rng.choice(list(held))
                 del held[key]
                 net.withdraw(name, scope, key)
+            case 9 if len(here) > 2 and not net.nodes[name].is_paused:
+                gone.add(name)
+                truth = {place: records for place, records in truth.items() if place[0] != name}
+                _leave(net, name)
+            case 10 if len(here) < nodes:
+                net.add(f"n{len(net.nodes)}", join=rng.sample(here, min(3, len(here))))
             case _:
                 net.run(rng.expovariate(2))
     net.faults.loss = 0.0
@@ -219,6 +227,11 @@ def _check(
     _check_watch(node, watched)
     if net.delivered % 5 == 0:  # a sample is enough, and far faster
         _check_monotone(node, positions)
+
+
+def _leave(net: SimNetwork, name: str) -> None:
+    net.do(name, lambda machine: machine.leave(now=net.now))
+    net.at(1.0, lambda: net.kill(name))
 
 
 def _nap(net: SimNetwork, name: str) -> None:
@@ -258,7 +271,10 @@ def _check_monotone(
 
 
 def _position(entry: DigestEntry) -> tuple[int, ...]:
-    return (entry.stamp.epoch, entry.stamp.attachment, entry.mark // 4, entry.maximum, entry.gc)
+    incarnation, state = divmod(entry.mark, 4)
+    has_left = state == State.LEFT  # and its log is dropped
+    stamp = (entry.stamp.epoch, entry.stamp.attachment)
+    return (*stamp, incarnation, has_left, entry.maximum, entry.gc)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
