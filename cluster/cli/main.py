@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import click
 
+from cluster.cli.failure import EXIT_INTERRUPTED
+
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "daemon": ("cluster.cli.daemon", "daemon"),
     "events": ("cluster.cli.system", "events"),
@@ -50,6 +52,12 @@ class _Commands(click.Group):
             return None
         command: object = getattr(importlib.import_module(entry[0]), entry[1])
         return command if isinstance(command, click.Command) else None
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise SystemExit(EXIT_INTERRUPTED) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):

@@ -42,6 +42,7 @@ def show(table: Table, style: str, *, quiet: bool = False) -> None:
         lines += [[row.get(column, "") for column in columns] for row in table.rows]
         _print_aligned(lines)
     elif style.startswith("table "):
+        template.check(style)
         columns = template.fields_of(style)
         lines = [[table.headers.get(column, column.upper()) for column in columns]]
         lines += [
@@ -50,6 +51,7 @@ def show(table: Table, style: str, *, quiet: bool = False) -> None:
         ]
         _print_aligned(lines)
     else:
+        template.check(style)
         for row in table.rows:
             click.echo(template.render(style, dict(row)))
 
@@ -61,6 +63,7 @@ def show_objects(objects: Sequence[Document], style: str) -> None:
         values = [item.raw() for item in objects]
         click.echo(json.dumps(values, indent=indent, ensure_ascii=False))
     else:
+        template.check(style)
         for item in objects:
             click.echo(template.render(style, item.raw()))
 

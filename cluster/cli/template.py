@@ -36,7 +36,19 @@ def render(template: str, value: object) -> str:
     """
     for escape, character in _ESCAPES.items():
         template = template.replace(escape, character)
-    return _TOKEN.sub(lambda match: _fill(match[1].strip(" -"), value), template)
+    return _TOKEN.sub(lambda match: _fill(match[1], value), template)
+
+
+def check(template: str) -> None:
+    """Refuse what no value can be filled into, though there may be no value.
+
+    Raises:
+        click.UsageError: the template uses what is not offered, or is not complete.
+    """
+    for token in _TOKEN.findall(template):
+        _parse(token)
+    if "{{" in _TOKEN.sub("", template):
+        raise click.UsageError("--format: a {{ has no }}")
 
 
 def fields_of(template: str) -> list[str]:
@@ -45,13 +57,19 @@ def fields_of(template: str) -> list[str]:
     return [m["path"] for m in matches if m]
 
 
-def _fill(expression: str, value: object) -> str:
+def _parse(token: str) -> re.Match[str]:
+    expression = token.strip(" -")
     match = _EXPRESSION.fullmatch(expression)
     if match is None or (match["function"] or "json") not in _FUNCTIONS:
         raise click.UsageError(
             f"--format: {{{{{expression}}}}} is not offered; use {{{{.Field}}}} or "
             f"{{{{json .Field}}}}"
         )
+    return match
+
+
+def _fill(token: str, value: object) -> str:
+    match = _parse(token)
     path = match["path"]
     found = Document(value).get(path)
     if found is None and not path.count("."):

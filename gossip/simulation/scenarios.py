@@ -17,6 +17,7 @@ from gossip.wire import State
 _NET = "net"
 _SETTLE_S = 10.0
 _CEILING_S = 180.0
+_LATE = f"not within {_CEILING_S:.0f} s"
 
 Fact = tuple[str, str]
 """What was measured, and the figure."""
@@ -42,6 +43,11 @@ class Outcome:
     trace: str
     """Equal for equal seeds, whatever the mode."""
 
+    @property
+    def is_late(self) -> bool:
+        """Whether something that was waited for did not come."""
+        return any(figure == _LATE for _, figure in self.facts)
+
 
 def play(name: str, *, seed: int, nodes: int | None = None, mode: Mode = Mode.OBJECTS) -> Outcome:
     """Run a scenario. Raises KeyError if there is none of that name."""
@@ -62,7 +68,7 @@ def play(name: str, *, seed: int, nodes: int | None = None, mode: Mode = Mode.OB
 
 
 def _join(net: SimNetwork) -> Iterable[Fact]:
-    yield "all know all after", _until(net, net.all_alive)
+    yield "all know all after", until(net, net.all_alive)
 
 
 def _idle(net: SimNetwork) -> Iterable[Fact]:
@@ -81,7 +87,7 @@ def _lossy(net: SimNetwork) -> Iterable[Fact]:
     yield "all have one record after", _spread(net)
     net.run(60)
     net.faults.loss = 0.0
-    yield "all alive after the loss ended", _until(net, net.all_alive)
+    yield "all alive after the loss ended", until(net, net.all_alive)
 
 
 def _death(net: SimNetwork) -> Iterable[Fact]:
@@ -95,7 +101,7 @@ def _pause(net: SimNetwork) -> Iterable[Fact]:
     net.run(30)
     yield "takes it for dead", str(sum(net.states(n.name)["n1"] is State.DEAD for n in net.up))
     net.resume("n1")
-    yield "all alive after it woke", _until(net, net.all_alive)
+    yield "all alive after it woke", until(net, net.all_alive)
 
 
 def _partition(net: SimNetwork) -> Iterable[Fact]:
@@ -104,13 +110,13 @@ def _partition(net: SimNetwork) -> Iterable[Fact]:
     net.run(60)
     net.publish(names[0], _NET, "key", b"v")
     net.heal()
-    yield "all alive after it healed", _until(net, net.all_alive)
+    yield "all alive after it healed", until(net, net.all_alive)
     holds = [net.machine(name).holds for name in names]
 
     def have_all() -> bool:
         return all(holder(_NET, names[0], "key") for holder in holds)
 
-    yield "from then on until all have what was said meanwhile", _until(net, have_all)
+    yield "from then on until all have what was said meanwhile", until(net, have_all)
 
 
 def _one_way(net: SimNetwork) -> Iterable[Fact]:
@@ -124,20 +130,21 @@ def _restart(net: SimNetwork) -> Iterable[Fact]:
         net.kill(name)
     for name in net.nodes:
         net.restart(name, join=["n0", "n1", "n2"])
-    yield "all know all after", _until(net, net.all_alive)
+    yield "all know all after", until(net, net.all_alive)
 
 
 def _spread(net: SimNetwork) -> str:
     net.publish("n0", _NET, "key", b"v")
     holds = [node.machine.holds for node in net.up]
-    return _until(net, lambda: all(holder(_NET, "n0", "key") for holder in holds))
+    return until(net, lambda: all(holder(_NET, "n0", "key") for holder in holds))
 
 
-def _until(net: SimNetwork, holds: Callable[[], bool]) -> str:
+def until(net: SimNetwork, holds: Callable[[], bool]) -> str:
+    """Return how long it takes until something holds, or say that it does not come."""
     started = net.now
     every_s = 0.001 if len(net.nodes) < 100 else 0.05  # noqa: PLR2004 - asking all is dear
     if not net.run(_CEILING_S, holds, every_s=every_s):
-        return f"not within {_CEILING_S:.0f} s"
+        return _LATE
     return _seconds(net.now - started)
 
 

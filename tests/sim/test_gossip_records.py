@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from random import Random
 from typing import cast
@@ -152,122 +151,110 @@ def test_comparison_with_a_member_that_knows_less_is_not_repeated(seed: int) -> 
 @pytest.mark.parametrize("loss", [0.0, 0.2])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_life_converges_and_shows_only_what_is_current(seed: int, loss: float) -> None:
-    rng = Random(seed)
-    nodes = rng.randint(2, 25)
-    net = SimNetwork(nodes, seed=seed, mode=mode(seed), loss=loss, duplicates=0.05)
-    scopes = [f"s{n}" for n in range(rng.randint(1, 5))]
-    truth: dict[tuple[str, str], dict[str, bytes]] = {}
-    positions: dict[str, dict[tuple[str, str], tuple[int, ...]]] = {}
-    watched: dict[tuple[str, str], Sequence[RecordView]] = {}
-    net.on_event = lambda node, event: _fold(node, event, watched)
-    net.on_step = partial(_check, net, positions, watched)
-    net.run(2)
-    gone: set[str] = set()
+    life = _Life(seed, loss=loss)
+    net = life.net
     for step in range(80):
-        here = [name for name in net.nodes if name not in gone]
-        name, scope = rng.choice(here), rng.choice(scopes)
-        held = truth.get((name, scope))
+        life.go_on(step)
+    net.faults.loss = 0.0
+
+    # A nap may last so long that the others rightly take the sleeper for dead.
+    assert net.run(60, lambda: not any(node.is_paused for node in net.up), every_s=0.1)
+    assert net.run(120, life.is_right, every_s=0.1)
+    net.run(10)
+    assert life.is_right()
+
+
+class _Life:
+    """Nodes that join, leave and sleep, and attach to networks, and write; and what they wrote."""
+
+    def __init__(self, seed: int, *, loss: float) -> None:
+        self.rng = Random(seed)
+        self.most = self.rng.randint(2, 25)
+        self.net = SimNetwork(self.most, seed=seed, mode=mode(seed), loss=loss, duplicates=0.05)
+        self.scopes = [f"s{n}" for n in range(self.rng.randint(1, 5))]
+        self.truth: dict[tuple[str, str], dict[str, bytes]] = {}
+        self.gone: set[str] = set()
+        self.positions: dict[str, dict[tuple[str, str], tuple[int, ...]]] = {}
+        self.watched: dict[tuple[str, str], Sequence[RecordView]] = {}
+        self.net.on_event = self._fold
+        self.net.on_step = self._check
+        self.net.run(2)
+
+    def go_on(self, step: int) -> None:
+        """Do something at random."""
+        net, rng = self.net, self.rng
+        here = [name for name in net.nodes if name not in self.gone]
+        name, scope = rng.choice(here), rng.choice(self.scopes)
+        held = self.truth.get((name, scope))
         match rng.randint(0, 10):
             case 0 | 1 if held is None:
                 net.attach(name, scope)
-                truth[name, scope] = {}
+                self.truth[name, scope] = {}
             case 0 if held is not None:
                 net.detach(name, scope)
-                del truth[name, scope]
-                positions.pop(name, None)  # it forgot all of the scope
+                del self.truth[name, scope]
+                self.positions.pop(name, None)  # it forgot all of the scope
             case 2 | 3 | 4 | 5 if held is not None:
                 key = f"k{rng.randint(0, 5)}"
                 held[key] = b"%d" % step
                 net.publish(name, scope, key, held[key])
-            case 8 if not net.nodes[name].is_paused:
-                _nap(net, name)
             case 6 | 7 if held:
                 key = rng.choice(list(held))
                 del held[key]
                 net.withdraw(name, scope, key)
+            case 8 if not net.nodes[name].is_paused:
+                net.pause(name)
+                net.at(net.rng.expovariate(0.5), lambda: net.resume(name))
             case 9 if len(here) > 2 and not net.nodes[name].is_paused:
-                gone.add(name)
-                truth = {place: records for place, records in truth.items() if place[0] != name}
-                _leave(net, name)
-            case 10 if len(here) < nodes:
+                self._leave(name)
+            case 10 if len(here) < self.most:
                 net.add(f"n{len(net.nodes)}", join=rng.sample(here, min(3, len(here))))
             case _:
                 net.run(rng.expovariate(2))
-    net.faults.loss = 0.0
 
-    def is_right() -> bool:
-        return all(
-            _all_see(
-                net,
-                scope,
-                {
-                    (owner, key): value
-                    for (owner, where), records in truth.items()
-                    if where == scope
-                    for key, value in records.items()
-                },
-            )
-            for scope in scopes
-        )
+    def is_right(self) -> bool:
+        """Tell whether all see what was written, and nothing else."""
+        return all(_all_see(self.net, scope, self._truth_in(scope)) for scope in self.scopes)
 
-    # A nap may last so long that the others rightly take the sleeper for dead.
-    assert net.run(60, lambda: not any(node.is_paused for node in net.up), every_s=0.1)
-    assert net.run(120, is_right, every_s=0.1)
-    net.run(10)
-    assert is_right()
+    def _truth_in(self, scope: str) -> Truth:
+        return {
+            (owner, key): value
+            for (owner, where), records in self.truth.items()
+            if where == scope
+            for key, value in records.items()
+        }
 
+    def _leave(self, name: str) -> None:
+        self.gone.add(name)
+        for scope in self.scopes:
+            self.truth.pop((name, scope), None)
+        self.net.do(name, lambda machine: machine.leave(now=self.net.now))
+        self.net.at(1.0, lambda: self.net.kill(name))
 
-def _check(
-    net: SimNetwork,
-    positions: dict[str, dict[tuple[str, str], tuple[int, ...]]],
-    watched: dict[tuple[str, str], Sequence[RecordView]],
-    node: Node,
-) -> None:
-    """Check what must hold after every step of every node."""
-    _check_watch(node, watched)
-    if net.delivered % 5 == 0:  # a sample is enough, and far faster
-        _check_monotone(node, positions)
+    def _check(self, node: Node) -> None:
+        """Check what must hold after every step of every node."""
+        for scope in node.scopes:  # whoever looked whenever told to knows what there is to see
+            assert self.watched.get((node.name, scope), ()) == node.machine.records(scope)
+        if self.net.delivered % 5 == 0:  # a sample is enough, and far faster
+            self._check_monotone(node)
 
+    def _fold(self, node: Node, event: Event) -> None:
+        """Do what a watcher does: look again when told to."""
+        if isinstance(event, RecordsChanged):
+            records = node.machine.records(event.scope)
+            peers = {node.name, *node.machine.peers(event.scope)}
+            assert all(record.owner in peers for record in records)
+            self.watched[node.name, event.scope] = records
 
-def _leave(net: SimNetwork, name: str) -> None:
-    net.do(name, lambda machine: machine.leave(now=net.now))
-    net.at(1.0, lambda: net.kill(name))
-
-
-def _nap(net: SimNetwork, name: str) -> None:
-    net.pause(name)
-    net.at(net.rng.expovariate(0.5), lambda: net.resume(name))
-
-
-def _fold(node: Node, event: Event, watched: dict[tuple[str, str], Sequence[RecordView]]) -> None:
-    """Do what a watcher does: look again when told to."""
-    if isinstance(event, RecordsChanged):
-        records = node.machine.records(event.scope)
-        peers = {node.name, *node.machine.peers(event.scope)}
-        assert all(record.owner in peers for record in records)
-        watched[node.name, event.scope] = records
-
-
-def _check_watch(node: Node, watched: dict[tuple[str, str], Sequence[RecordView]]) -> None:
-    """Check that whoever looked whenever told to knows what there is to see."""
-    for scope in node.scopes:
-        assert watched.get((node.name, scope), ()) == node.machine.records(scope)
-
-
-def _check_monotone(
-    node: Node, positions: dict[str, dict[tuple[str, str], tuple[int, ...]]]
-) -> None:
-    """Check that stored (epoch, incarnation), stamps and (maximum, gc) never decrease."""
-    scopes = (NODES, *sorted(node.scopes))
-    before = positions.get(node.name, {})
-    positions[node.name] = {
-        (scope, entry.owner): _position(entry)
-        for scope in scopes
-        for entry in node.machine.positions(scope)
-    }
-    for held, position in before.items():
-        after = positions[node.name].get(held, position)
-        assert position <= after
+    def _check_monotone(self, node: Node) -> None:
+        """Check that stored (epoch, incarnation), stamps and (maximum, gc) never decrease."""
+        before = self.positions.get(node.name, {})
+        after = self.positions[node.name] = {
+            (scope, entry.owner): _position(entry)
+            for scope in (NODES, *sorted(node.scopes))
+            for entry in node.machine.positions(scope)
+        }
+        assert all(position <= after.get(held, position) for held, position in before.items())
 
 
 def _position(entry: DigestEntry) -> tuple[int, ...]:

@@ -32,6 +32,12 @@ def test_lists(capsys: pytest.CaptureFixture[str], style: str, text: str) -> Non
     assert capsys.readouterr().out == text
 
 
+@pytest.mark.parametrize("style", ["{{", "{{.ID", "table {{.ID}} {{", "{{range .}}"])
+def test_bad_templates_are_refused_though_there_is_nothing_to_print(style: str) -> None:
+    with pytest.raises(click.UsageError):
+        show(Table({"ID": "ID"}, []), style)
+
+
 def test_ids_only(capsys: pytest.CaptureFixture[str]) -> None:
     show(TABLE, "", quiet=True)
     assert capsys.readouterr().out == "1\n20\n"

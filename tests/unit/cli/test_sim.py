@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
 import pytest
 from click.testing import CliRunner
 
 from cluster.cli.main import main
-from gossip.simulation.scenarios import SCENARIOS
+from gossip.simulation.scenarios import SCENARIOS, Scenario, until
 
 
 def _run(*arguments: str) -> str:
@@ -34,6 +38,28 @@ def test_scenarios_are_listed() -> None:
     for name, scenario in SCENARIOS.items():
         assert name in listed
         assert scenario.summary in listed
+
+
+def test_what_does_not_come_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = Scenario("Waits in vain.", lambda net: [("comes", until(net, lambda: False))])
+    monkeypatch.setitem(SCENARIOS, "death", never)
+
+    result = CliRunner().invoke(main, ["sim", "death", "--nodes", "3"])
+
+    assert result.exit_code == 1
+    assert "comes: not within 180 s" in result.output
+
+
+def test_interrupted_run_exits_with_130() -> None:
+    command = [sys.executable, "-m", "cluster.cli.main", "sim", "update", "--nodes", "2000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it says what it will do, then it does it
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert not errors
 
 
 def test_an_unknown_scenario_is_refused_with_the_known_ones() -> None:
