@@ -61,7 +61,7 @@ _DIGEST_UNITS = 0.2
 _OWNERS_PER_UNIT = 256
 """What it takes to answer a digest (`Outbox.may_answer`)."""
 _REPEATS_MAX = 3
-"""Repetitions of a round without an answer: after half its interval, then twice as long each."""
+"""Repetitions of a round without an answer, after 1/2, 1 and 2 shortest intervals."""
 _REPEATS_PER_S = 10.0
 _REPEATS_BURST = 20.0
 """In all scopes: whoever hears nobody in hundreds of networks hardly sends more than otherwise."""
