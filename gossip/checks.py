@@ -7,9 +7,13 @@ Each function takes a decoded value from the network and returns it, or raises M
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import cast
 
 from gossip.wire import NODE_ID_CHARS_MAX, SCOPE_CHARS_MAX, MalformedPacketError
+
+_HOSTS_MAX = 4096
+"""Addresses that are known to be well formed; the least recently seen goes first."""
 
 
 def array(value: object) -> list[object]:
@@ -54,8 +58,13 @@ def host(value: object) -> str:
     """Return `value` if it is an IP address."""
     if not isinstance(value, str) or "%" in value:
         raise MalformedPacketError("bad address")
-    ipaddress.ip_address(value)
+    _check_ip(value)
     return value
+
+
+@lru_cache(_HOSTS_MAX)
+def _check_ip(text: str) -> None:
+    ipaddress.ip_address(text)
 
 
 def blob(value: object, most: int) -> bytes:

@@ -185,7 +185,10 @@ def canonical_pem_untrusted(pem: bytes) -> bytes:
 
 def read_identity_untrusted(certificate: bytes) -> PeerIdentity:
     """Return what a certificate (PEM or DER) claims; who signed it is not looked at."""
-    parsed = _load_untrusted(certificate)
+    return _identity(_load_untrusted(certificate))
+
+
+def _identity(parsed: x509.Certificate) -> PeerIdentity:
     try:
         subject = parsed.subject
         unit = _only_value(subject, NameOID.ORGANIZATIONAL_UNIT_NAME)
@@ -210,9 +213,17 @@ def verify_untrusted(certificate: bytes, ca_certificate: bytes, now: float) -> P
         CertificateExpired: it is of this CA but its time is over, or has not come.
         CertificateError: anything else.
     """
-    identity = read_identity_untrusted(certificate)
+    identity = verify_at_any_time_untrusted(certificate, ca_certificate)
+    check_time(identity, now)
+    return identity
+
+
+def verify_at_any_time_untrusted(certificate: bytes, ca_certificate: bytes) -> PeerIdentity:
+    """As `verify_untrusted`, but its time may be over, or may not have come."""
+    parsed = _load_untrusted(certificate)
+    identity = _identity(parsed)
     try:
-        _load_untrusted(certificate).verify_directly_issued_by(_load_untrusted(ca_certificate))
+        parsed.verify_directly_issued_by(_load_untrusted(ca_certificate))
     except InvalidSignature as error:
         raise CertificateError(
             f"the certificate of node {identity.node} was not signed by this cluster's CA"
@@ -221,7 +232,6 @@ def verify_untrusted(certificate: bytes, ca_certificate: bytes, now: float) -> P
         raise CertificateError(
             f"the certificate of node {identity.node} was not issued by this cluster's CA: {error}"
         ) from error
-    check_time(identity, now)
     return identity
 
 
