@@ -362,7 +362,7 @@ class RaftCore:
             others=frozenset(self._nodes),
         )
         number, ask = self._reads.step(view, now=engine_clock())
-        for node_id in ask:
+        for node_id in sorted(ask):
             self._post(node_id, ReadProbe(view.term, number))
 
     def _on_read_message(self, node: MemberNode, message: ReadProbe | ReadProbeReply) -> None:

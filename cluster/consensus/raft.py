@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, Protocol
+from zlib import crc32
 
 import pysyncobj.syncobj as pysyncobj_module
 from pysyncobj import FAIL_REASON, SyncObj, SyncObjConf
@@ -112,6 +113,14 @@ class MemberNode(Node):
     def __init__(self, member: Member) -> None:
         super().__init__(member.node_id)
         self.member = member
+        self._hash = crc32(member.node_id.encode())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MemberNode) and self.id == other.id
+
+    def __hash__(self) -> int:
+        # Not the string's: PySyncObj sends in the order of a set, and runs must be repeatable.
+        return self._hash
 
 
 class Engine(SyncObj):

@@ -97,9 +97,11 @@ class Roster:
         """Hear this leader, because a peer does; return whether that is news.
 
         A manager that was away may not know a newer member, or may know it with an older disk. It
-        is heard, but its vote does not count before the log says so.
+        is heard, but its vote does not count before the log says so. A peer that knows it only as
+        its own first contact knows no disk of it, and says nothing new of one that is known.
         """
-        if leader in {self._introduced, self.heard.get(leader.node_id)}:
+        known = self.heard.get(leader.node_id)
+        if leader in {self._introduced, known} or (known is not None and not leader.disk_id):
             return False
         self._introduced = leader
         self.version += 1
