@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from cluster.cli.document import Document, decode
-from cluster.cli.failure import EXIT_INTERRUPTED, DaemonUnreachable, Failure, Refused
+from cluster.cli.failure import DaemonUnreachable, Failure, Refused
 from cluster.node.config import NodeConfig
 
 API_PREFIX = "/v1.51"
@@ -58,12 +58,10 @@ class Client:
 
     @contextmanager
     def stream(self, path: str, query: Query | None = None) -> Generator[http.client.HTTPResponse]:
-        """Lend the response of a GET, to be read piece by piece; Ctrl-C ends the command."""
+        """Lend the response of a GET, to be read piece by piece."""
         connection = self._connect()
         try:
             yield self._send(connection, "GET", path, query, None)
-        except KeyboardInterrupt:
-            raise SystemExit(EXIT_INTERRUPTED) from None
         finally:
             connection.close()
 

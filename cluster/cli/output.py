@@ -30,6 +30,7 @@ class Table:
 
 def show(table: Table, style: str, *, quiet: bool = False) -> None:
     """Print a list in the style that `--format` and `--quiet` ask for."""
+    template.check(style)
     if quiet and style in ("", "table"):
         for row in table.rows:
             click.echo(row["ID"])
@@ -42,7 +43,6 @@ def show(table: Table, style: str, *, quiet: bool = False) -> None:
         lines += [[row.get(column, "") for column in columns] for row in table.rows]
         _print_aligned(lines)
     elif style.startswith("table "):
-        template.check(style)
         columns = template.fields_of(style)
         lines = [[table.headers.get(column, column.upper()) for column in columns]]
         lines += [
@@ -51,19 +51,18 @@ def show(table: Table, style: str, *, quiet: bool = False) -> None:
         ]
         _print_aligned(lines)
     else:
-        template.check(style)
         for row in table.rows:
             click.echo(template.render(style, dict(row)))
 
 
 def show_objects(objects: Sequence[Document], style: str) -> None:
     """Print whole objects, as `inspect` does."""
+    template.check(style)
     if style in ("", "json"):
         indent = None if style == "json" else 4
         values = [item.raw() for item in objects]
         click.echo(json.dumps(values, indent=indent, ensure_ascii=False))
     else:
-        template.check(style)
         for item in objects:
             click.echo(template.render(style, item.raw()))
 
