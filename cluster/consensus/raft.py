@@ -115,9 +115,6 @@ class MemberNode(Node):
         self.member = member
         self._hash = crc32(member.node_id.encode())
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, MemberNode) and self.id == other.id
-
     def __hash__(self) -> int:
         # Not the string's: PySyncObj sends in the order of a set, and runs must be repeatable.
         return self._hash
