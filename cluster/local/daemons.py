@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from cluster.local.layout import UNDERLAY_CLIENTS, UNDERLAY_GATEWAY, Layout, LocalNode
+from cluster.local.layout import (
+    UNDERLAY_CLIENTS,
+    UNDERLAY_GATEWAY,
+    UNDERLAY_MAC,
+    Layout,
+    LocalNode,
+)
 from dataplane.kernel.netns import create_namespace, run_in_namespace, write_sysctl
 
 logger = logging.getLogger(__name__)
@@ -42,10 +48,15 @@ class LocalCluster:
 
 
 def make_underlay(cluster: LocalCluster) -> None:
-    """Make the bridge and a namespace with one interface per node."""
+    """Make the bridge and a namespace with one interface per node.
+
+    Everybody's hardware address is set everywhere: what the kernel learns by itself, for all
+    namespaces of a machine together, is 1,024 addresses at most (arp(7), gc_thresh3), and nodes
+    that know each other are 33 at most with these.
+    """
     lines = [
         "link set lo up",
-        "link add underlay type bridge",
+        f"link add underlay address {UNDERLAY_MAC} type bridge",
         "link set underlay up",
         f"addr add {UNDERLAY_GATEWAY}/24 dev underlay",
         *(f"addr add {address}/24 dev underlay" for address in UNDERLAY_CLIENTS),
@@ -63,12 +74,20 @@ def make_underlay(cluster: LocalCluster) -> None:
     write_sysctl("net/bridge/bridge-nf-call-iptables", "0")
     # There is no way out: whoever tries is told so at once, and does not wait for an answer.
     write_sysctl("net/ipv4/ip_forward", "1")
+    known = dict.fromkeys((UNDERLAY_GATEWAY, *UNDERLAY_CLIENTS), UNDERLAY_MAC)
+    known |= {node.address: node.mac for node in cluster.layout.nodes}
     for node in cluster.layout.nodes:
         inside = [
             "link set lo up",
+            f"link set eth0 address {node.mac}",
             f"addr add {node.address}/24 dev eth0",
             "link set eth0 up",
             f"route add default via {UNDERLAY_GATEWAY}",
+            *(
+                f"neigh replace {address} lladdr {mac} dev eth0 nud permanent"
+                for address, mac in known.items()
+                if address != node.address
+            ),
         ]
         run_in_namespace(cluster.namespace(node), partial(_ip, inside))
 

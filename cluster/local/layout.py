@@ -21,6 +21,8 @@ UNDERLAY_PREFIX = "198.18.0."
 UNDERLAY_GATEWAY = UNDERLAY_PREFIX + "254"
 UNDERLAY_CLIENTS = tuple(f"{UNDERLAY_PREFIX}{host}" for host in range(201, 210))
 """More addresses of the bridge, for clients that want to be told apart."""
+UNDERLAY_MAC = "02:42:c6:12:00:fe"
+"""The bridge's own; nodes have the same but for the last byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,11 @@ class LocalNode:
     def address(self) -> str:
         """Its address on the cluster's bridge."""
         return f"{UNDERLAY_PREFIX}{self.number}"
+
+    @property
+    def mac(self) -> str:
+        """Its hardware address on the cluster's bridge."""
+        return f"{UNDERLAY_MAC[:-2]}{self.number:02x}"
 
     @property
     def host_address(self) -> str:

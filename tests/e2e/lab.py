@@ -19,7 +19,7 @@ import pytest
 from cluster.local import whoami
 from cluster.local.control import Request, ask
 from cluster.local.demo import Api
-from cluster.local.layout import Layout
+from cluster.local.layout import Layout, LocalNode
 from cluster.local.lifecycle import start, stop
 from cluster.model.errors import ClusterError
 
@@ -103,7 +103,7 @@ def broken_into(
 ) -> Generator[subprocess.Popen[bytes]]:
     """Let a liar (`module`) take the place of a node's daemon, whose tasks go on."""
     node = layout.node(name)
-    daemon = _daemon(layout.data_root(node))
+    daemon = daemon_of(layout, node)
     kinds = ("net",) if os.geteuid() == 0 else ("user", "net")
     namespaces = {k: os.open(f"/proc/{daemon}/ns/{k}", os.O_RDONLY) for k in kinds}
     ask(layout.control_socket, Request(do="kill", node=name))
@@ -123,9 +123,9 @@ def broken_into(
         ask(layout.control_socket, Request(do="start", node=name))
 
 
-def _daemon(data_root: Path) -> int:
-    """Return the process that runs the daemon of this directory."""
-    wanted = f"--data-root\0{data_root}\0".encode()
+def daemon_of(layout: Layout, node: LocalNode) -> int:
+    """Return the process that runs the node's daemon, as it is known outside the cluster."""
+    wanted = f"--data-root\0{layout.data_root(node)}\0".encode()
     found = [
         int(entry.parent.name)
         for entry in Path("/proc").glob("[0-9]*/cmdline")

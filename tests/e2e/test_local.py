@@ -22,6 +22,7 @@ from cluster.local.lifecycle import start, stop
 from cluster.model.errors import ClusterError
 from tests.e2e.lab import (
     create_web,
+    daemon_of,
     local_cluster,
     needs_namespaces,
     short_directory,
@@ -107,6 +108,19 @@ def test_published_port_answers_on_the_host(layout: Layout) -> None:
 
     wait_until("the forwarder listens", ask_host)
     wait_until("the forwarder takes datagrams", ask_udp)
+
+
+def test_nodes_need_not_learn_where_the_others_are(layout: Layout) -> None:
+    """All namespaces of a machine together learn 1,024 neighbours: those of 33 nodes (arp(7))."""
+    for node in layout.nodes:
+        pid = daemon_of(layout, node)
+        enter = ["nsenter", f"--target={pid}", "--net", "--preserve-credentials"]
+        enter += [] if os.geteuid() == 0 else ["--user"]
+        show = [*enter, "ip", "neigh", "show", "dev", "eth0"]
+        shown = subprocess.run(show, capture_output=True, text=True, check=True)
+        states = {line.split()[0]: line.split()[-1] for line in shown.stdout.splitlines()}
+        assert {other.address for other in layout.nodes if other != node} < set(states)
+        assert set(states.values()) == {"PERMANENT"}
 
 
 @pytest.mark.parametrize("name", ["m1", "w1"])
