@@ -15,6 +15,8 @@ from cluster.local.layout import LocalNode
 from cluster.model.errors import ClusterError, FailedPrecondition
 
 START_TIMEOUT_S = 60.0
+JOINS_AT_ONCE = 8
+"""All of them at once, on few cores, would make each wait longer than it has patience."""
 PORTS_TIMEOUT_S = 2.0
 PORTS_PAUSE_S_MIN, PORTS_PAUSE_S_MAX = 0.25, 4.0
 EVENTS_PATH = '/events?filters={"type":["service"]}'
@@ -113,19 +115,17 @@ async def _form(cluster: LocalCluster) -> None:
     cluster.say(f"{first.name} made the cluster")
     tokens = (await get(cluster, first, "/swarm", _Swarm)).tokens
 
+    places = asyncio.Semaphore(JOINS_AT_ONCE)
+
     async def join(node: LocalNode) -> None:
-        await request(
-            cluster,
-            node,
-            "POST",
-            "/swarm/join",
-            {
-                "ListenAddr": "0.0.0.0:2377",
-                "AdvertiseAddr": node.address,
-                "RemoteAddrs": [f"{first.address}:2377"],
-                "JoinToken": tokens["Manager" if node.is_manager else "Worker"],
-            },
-        )
+        body = {
+            "ListenAddr": "0.0.0.0:2377",
+            "AdvertiseAddr": node.address,
+            "RemoteAddrs": [f"{first.address}:2377"],
+            "JoinToken": tokens["Manager" if node.is_manager else "Worker"],
+        }
+        async with places:
+            await request(cluster, node, "POST", "/swarm/join", body)
         cluster.say(f"{node.name} joined as a {'manager' if node.is_manager else 'worker'}")
 
     for manager in [n for n in others if n.is_manager]:
