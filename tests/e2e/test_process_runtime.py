@@ -323,7 +323,8 @@ async def test_running_out_of_memory_is_told(runtime: ProcessRuntime) -> None:
     text = "head -c 200000000 /dev/zero | tail > /dev/null; exit 9"
     task = replace(script(text), memory_bytes_max=30_000_000, nano_cpus_max=1_000_000_000)
     ended, _ = await run(runtime, task)
-    assert (ended.code, ended.message.partition(":")[0]) == (9, "out of memory")
+    assert ended.message.partition(":")[0] == "out of memory"
+    assert ended.code in {9, 128 + signal.SIGKILL}  # the kernel may kill the shell as well
 
 
 async def test_thirty_tasks_start_together(runtime: ProcessRuntime) -> None:
