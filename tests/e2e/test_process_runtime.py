@@ -12,8 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from random import Random
@@ -337,3 +338,31 @@ async def test_thirty_tasks_start_together(runtime: ProcessRuntime) -> None:
         for task in tasks:
             group.create_task(runtime.stop(task.task_id, signal="SIGTERM", grace_s=5))
     assert {(await runtime.wait(task.task_id)).code for task in tasks} == {143}
+
+
+@dataclass(frozen=True, slots=True)
+class _SlowCgroups(Cgroups):
+    """A kernel that does nothing about control groups before it may."""
+
+    may: threading.Event = field(default_factory=threading.Event)
+
+    def create(self, name: str, *, memory_bytes_max: int, nano_cpus_max: int) -> Sequence[Path]:
+        assert self.may.wait(10), "the daemon waits for the kernel"
+        limits = {"memory_bytes_max": memory_bytes_max, "nano_cpus_max": nano_cpus_max}
+        return Cgroups.create(self, name, **limits)
+
+    def remove(self, name: str) -> None:
+        assert self.may.wait(10), "the daemon waits for the kernel"
+        Cgroups.remove(self, name)
+
+
+async def test_a_slow_kernel_does_not_stop_the_daemon(tmp_path: Path) -> None:
+    cgroups = _SlowCgroups(0)
+    runtime = ProcessRuntime(tmp_path / "tasks", cgroups=cgroups)
+    task = execution("true")
+    await runtime.prepare(task)
+    for step in (runtime.start(task, None), runtime.remove(task.task_id)):
+        cgroups.may.clear()
+        asyncio.get_running_loop().call_soon(cgroups.may.set)
+        await step
+    await runtime.close()
