@@ -38,15 +38,20 @@ async def reconcile(
     *,
     next_look_s: Callable[[View], float | None] = _never,
     retry_after_s: float = RETRY_AFTER_S,
+    rest_s: Callable[[], float] = lambda: 0.0,
 ) -> None:
     """Run the loop `name` until cancelled.
 
     next_look_s: seconds after which time alone may ask for something, None: never.
+    rest_s: seconds from the end of what was performed until the next look at least.
     """
     while True:
         changed.clear()
         view = observe()
-        done = await _perform(name, decide(view), perform)
+        actions = decide(view)
+        done = await _perform(name, actions, perform)
+        if actions:
+            await asyncio.sleep(rest_s())
         wait_s = min(RESYNC_AFTER_S, next_look_s(view) or RESYNC_AFTER_S) if done else retry_after_s
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):

@@ -45,6 +45,9 @@ SANDBOX_ATTEMPTS_MAX = 3
 kernel has not given back yet) has done so by then, 1.5 s after the first."""
 REAPPLY_AFTER_S = 30.0
 """An unchanged plan is applied again after this: heals what failed half-way, like a resolver."""
+REST_S_MAX = 0.2
+"""The next plan waits as long as the last one took to apply, this at most: where many tasks start,
+plans hold more of them, and the kernel makes as many networks with half of the work."""
 _DOUBLINGS_MAX = 10
 _WAITING = "waiting for the network"
 
@@ -239,6 +242,7 @@ class PlanLoop:
                     self._apply,
                     next_look_s=lambda _: self._retry_s() if self._incomplete else None,
                     retry_after_s=RETRY_AFTER_S,
+                    rest_s=lambda: min(self._last_apply_ms / 1e3, REST_S_MAX),
                 )
             )
 
