@@ -18,6 +18,7 @@ from cluster.local.layout import (
     UNDERLAY_MAC,
     Layout,
     LocalNode,
+    profile,
 )
 from dataplane.kernel.netns import create_namespace, run_in_namespace, write_sysctl
 
@@ -99,11 +100,12 @@ def _ip(lines: list[str]) -> None:
 def start_daemon(cluster: LocalCluster, node: LocalNode) -> None:
     """Start the node's daemon in its namespace; it must not be running."""
     root = cluster.layout.data_root(node)
+    cores = len(os.sched_getaffinity(0))
     arguments = [
         sys.executable, "-m", "cluster.cli.main", "daemon",
         "--data-root", str(root), "--run-root", str(root / "run"),
         "--listen", f"unix://{cluster.layout.socket(node)}",
-        "--hostname", node.name, "--profile", "local",
+        "--hostname", node.name, "--profile", profile(len(cluster.layout.nodes), cores),
         "--published-port-min", str(cluster.layout.published_port_min),
     ]  # fmt: skip
     log = os.open(cluster.layout.log(node), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -16,6 +16,8 @@ HOST_NETWORKS_MAX = 64
 """Local clusters at once on one machine, whosever they are: the second has 127.0.1.101.., ..."""
 DIRECTORY_CHARS_MAX = 80
 """A unix socket's path holds 108 bytes (unix(7)), and ours are a few levels below."""
+NODES_PER_CORE_MAX = 8
+"""With more, a daemon waits for its turn for so long that others must be patient with it."""
 UNDERLAY_PREFIX = "198.18.0."
 """RFC 2544 benchmarking range: never routed anywhere."""
 UNDERLAY_GATEWAY = UNDERLAY_PREFIX + "254"
@@ -140,6 +142,11 @@ def make_layout(directory: Path, managers: int, workers: int) -> Layout:
     if any(character.isspace() for character in str(directory.absolute())):
         raise Invalid(f"the directory's path must not contain blanks: {directory}")
     return Layout(directory.absolute(), managers, workers)
+
+
+def profile(nodes: int, cores: int) -> str:
+    """Return the gossip profile (`gossip.config`) for so many nodes that share so many cores."""
+    return "local" if nodes <= NODES_PER_CORE_MAX * cores else "lan"
 
 
 def save(layout: Layout) -> None:

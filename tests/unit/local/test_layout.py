@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.local.host_network import hold_free
-from cluster.local.layout import load, make_layout, save
+from cluster.local.layout import load, make_layout, profile, save
 from cluster.model.errors import Invalid
 
 
@@ -37,3 +37,7 @@ def test_a_network_has_one_holder() -> None:
         second, other = hold_free()
         other.close()
         assert second > first
+
+
+def test_many_nodes_on_few_cores_are_patient() -> None:
+    assert [profile(nodes, cores=2) for nodes in (5, 16, 17)] == ["local", "local", "lan"]
