@@ -143,11 +143,13 @@ def _is_abandoned(zygote: socket.socket) -> bool:
 
 
 async def _converse(ours: socket.socket, request: bytes) -> bytes:
-    """Send `request` and return everything that is answered; closes `ours`."""
+    """Send `request` and return everything that is answered; hangs up in any case."""
     reader, writer = await asyncio.open_connection(sock=ours, limit=_ANSWER_BYTES_MAX)
     try:
         writer.write(request)
         await writer.drain()
         return await reader.read(_ANSWER_BYTES_MAX)
     finally:
+        with contextlib.suppress(OSError):
+            ours.shutdown(socket.SHUT_RDWR)  # at once: `close` takes effect later
         writer.close()

@@ -12,6 +12,8 @@ Invariants:
       pid is never taken for it, even where /proc shows other pids than ours.
     - When it dies, for whatever reason, the kernel kills everything in the pid namespace.
     - `EXIT` appears atomically, after the last output was written.
+    - A start that the daemon gave up, or did not live to see, does not happen: the daemon hangs up
+      before it looks who holds the lock, and the supervisor looks for that once it holds it.
 """
 
 # ruff: noqa: PTH104, PTH108, PTH119, PTH120, PTH123
@@ -49,6 +51,10 @@ def supervise(launch: Launch, daemon: socket.socket) -> int:
 
     `daemon` gets one answer, when the command runs or could not be started.
     """
+    if os.getpid() != 1:
+        raise RuntimeError(
+            "in the end it kills all that it can reach: it must be a namespace's first"
+        )
     directory = launch.directory
     syscalls.set_name(f"hw-{os.path.basename(directory)}")
     syscalls.set_undumpable()
@@ -58,6 +64,9 @@ def supervise(launch: Launch, daemon: socket.socket) -> int:
         fcntl.lockf(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         daemon.sendall(b"the task is running already")
+        return 1
+    if _has_hung_up(daemon):
+        os.unlink(f"{directory}/{ALIVE}")
         return 1
     wake = _catch_signals()
     command, outputs, failure = _start(launch)
@@ -71,6 +80,15 @@ def supervise(launch: Launch, daemon: socket.socket) -> int:
     launch.secrets = ()
     _Supervision(command, outputs, LogWriter(directory)).run(wake, f"{directory}/{EXIT}")
     return 0
+
+
+def _has_hung_up(daemon: socket.socket) -> bool:
+    try:
+        return not daemon.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
 
 
 def _catch_signals() -> int:

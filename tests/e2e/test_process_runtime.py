@@ -10,6 +10,7 @@ import itertools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from cluster.node.agent import open_resolver
 from cluster.runtime.base import Execution, Exit, RuntimeFailure
 from cluster.runtime.cgroups import Cgroups
 from cluster.runtime.isolation import KEPT_CAPABILITIES
+from cluster.runtime.launch import Launch, encode
 from cluster.runtime.launcher import Launcher
 from cluster.runtime.process import ProcessRuntime
 from dataplane.dns.server import DnsServer
@@ -338,6 +340,26 @@ async def test_thirty_tasks_start_together(runtime: ProcessRuntime) -> None:
         for task in tasks:
             group.create_task(runtime.stop(task.task_id, signal="SIGTERM", grace_s=5))
     assert {(await runtime.wait(task.task_id)).code for task in tasks} == {143}
+
+
+def test_a_start_that_was_given_up_does_not_happen_later(tmp_path: Path) -> None:
+    launch = Launch(directory=str(tmp_path), arguments=("touch", str(tmp_path / "ran")))
+    ours, theirs = socket.socketpair()
+    ours.sendall(encode(launch))
+    ours.shutdown(socket.SHUT_WR)  # all that can be seen of a daemon that hung up
+    program = (
+        "import socket; from cluster.runtime.zygote import serve; serve(socket.socket(fileno=0))"
+    )
+    control, zygotes = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with zygotes:
+        zygote = subprocess.Popen([sys.executable, "-c", program], stdin=zygotes.fileno(), cwd=ROOT)
+    with control, theirs:
+        socket.send_fds(control, [b"x"], [theirs.fileno()])
+    with ours:
+        ours.settimeout(10)
+        assert ours.recv(100) == b""  # nobody holds the other end any more
+    assert zygote.wait(10) == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 @dataclass(frozen=True, slots=True)
