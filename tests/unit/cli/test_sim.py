@@ -52,7 +52,13 @@ def test_what_does_not_come_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_interrupted_run_exits_with_130() -> None:
     command = [sys.executable, "-m", "cluster.cli.main", "sim", "update", "--nodes", "2000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    # Whoever runs the tests in the background ignores Ctrl-C, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         assert process.stdout is not None
         process.stdout.readline()  # it says what it will do, then it does it
         process.send_signal(signal.SIGINT)
