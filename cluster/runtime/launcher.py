@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cluster.runtime.base import RuntimeFailure
 from cluster.runtime.launch import Launch, encode
-from cluster.runtime.supervisor import STARTED
+from cluster.runtime.supervisor import STARTED, has_hung_up
 
 LAUNCHES_MAX = 8
 """Starts under way at once; more would only compete for the processor."""
@@ -131,15 +131,8 @@ async def _ask(zygote: socket.socket, request: bytes) -> bytes:
 
 
 def _is_abandoned(zygote: socket.socket) -> bool:
-    """Whether nobody is at the other end any more, dead or about to be."""
-    if zygote.fileno() < 0:
-        return True
-    try:
-        return not zygote.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except ConnectionError:
-        return True
+    """Whether nobody is at the other end any more, dead or about to be, or we closed our own."""
+    return zygote.fileno() < 0 or has_hung_up(zygote)
 
 
 async def _converse(ours: socket.socket, request: bytes) -> bytes:

@@ -65,7 +65,7 @@ def supervise(launch: Launch, daemon: socket.socket) -> int:
     except OSError:
         daemon.sendall(b"the task is running already")
         return 1
-    if _has_hung_up(daemon):
+    if has_hung_up(daemon):
         os.unlink(f"{directory}/{ALIVE}")
         return 1
     wake = _catch_signals()
@@ -82,9 +82,10 @@ def supervise(launch: Launch, daemon: socket.socket) -> int:
     return 0
 
 
-def _has_hung_up(daemon: socket.socket) -> bool:
+def has_hung_up(peer: socket.socket) -> bool:
+    """Return whether nobody is at the other end any more; takes nothing of what was sent."""
     try:
-        return not daemon.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+        return not peer.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
     except BlockingIOError:
         return False
     except ConnectionError:
