@@ -8,7 +8,7 @@ A task's directory (0700, named by the task's id) holds: `resolv.conf`, `hosts`,
 into its /etc), `output*` (its log), `alive` (locked while it runs) and `exit` (how it ended).
 
 Control groups are made and removed by threads: the kernel does that for one after the other, and
-took up to two seconds where eight daemons of one machine started 150 tasks, in which nothing else
+took over two seconds where eight daemons of one machine started 150 tasks, in which nothing else
 of a node would have been answered.
 
 Invariants: a task that was started, runs no more and has no exit was killed with its supervisor
