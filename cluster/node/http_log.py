@@ -1,7 +1,8 @@
-"""What the HTTP servers may log of requests that are none: a line, not a traceback.
+"""What the HTTP servers may log of what their callers do: a line, not a traceback.
 
-aiohttp logs every malformed request as an exception of its own. Who it came from and what was wrong
-with it is all that helps; anything else that it logs is a bug of ours and keeps its traceback.
+aiohttp logs every malformed request, and every answer whose caller has hung up meanwhile, as an
+exception of its own. What was wrong is all that helps; anything else that it logs is a bug of ours
+and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -14,18 +15,24 @@ _REASON_CHARS_MAX = 100
 """Of the first line; aiohttp quotes what the stranger has sent below it."""
 
 
-class _MalformedRequests(logging.Filter):
+class _CallersFaults(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError):
-            record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
-            reason = error.message.partition("\n")[0][:_REASON_CHARS_MAX]
-            record.msg = f"malformed request refused: reason={reason!r}".replace("%", "%%")
-            record.args = ()
-            record.exc_info = None
+            _make_line(record, "malformed request refused", error.message)
+        elif isinstance(error, ConnectionResetError):
+            _make_line(record, "a caller did not wait for its answer", str(error))
         return True
+
+
+def _make_line(record: logging.LogRecord, what: str, why: str) -> None:
+    record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+    reason = why.partition("\n")[0][:_REASON_CHARS_MAX]
+    record.msg = f"{what}: reason={reason!r}".replace("%", "%%")
+    record.args = ()
+    record.exc_info = None
 
 
 def shorten() -> None:
     """Let the servers of this process log so from now on."""
-    logging.getLogger("aiohttp.server").addFilter(_MalformedRequests())
+    logging.getLogger("aiohttp.server").addFilter(_CallersFaults())
