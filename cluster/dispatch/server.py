@@ -68,12 +68,17 @@ CATCH_UP_S = 2.0
 """How long a session waits for this manager to have seen what its node has seen."""
 CHANGES_S = 0.1
 """Least time between two differences of one assignment (swarmkit manager/dispatcher)."""
+OUT_OF_TOUCH_S = 5.0
+"""A manager that the leader has not heard for so long tells nodes nothing new, and nobody of them:
+they need another manager. Well above an election; with the search for that manager, well below the
+three heartbeat periods after which the leader takes a node for DOWN."""
 SESSIONS_MAX = 10_000
 RETELL_PERIODS = 2
 """A node that holds other gossip keys so many heartbeat periods after it was told is told again."""
 
 Forward = Callable[[SightingReport], Awaitable[None]]
-"""Brings a report to the leader; does nothing on the leader itself."""
+"""Brings a report to the leader; does nothing on the leader itself. Raises ClusterError where there
+is no leader, or this manager learns nothing of what it decides."""
 
 
 class SessionEnded(Exception):
@@ -147,6 +152,7 @@ class SessionServer:
         self._sessions: dict[NodeId, _Session] = {}
         self._sightings = Sightings()
         self._sighted = asyncio.Event()
+        self._is_out_of_touch = False
         self._statuses = StatusBatcher(propose)
         self._begun = self._malformed = self._silent = self._sent = 0
 
@@ -233,6 +239,7 @@ class SessionServer:
                 group.create_task(session.channel.close(CloseCode.GOING_AWAY, reason))
 
     async def _report(self) -> None:
+        reported_at = self._loop.time()
         while True:
             self._sighted.clear()
             report = SightingReport(self._sightings.report(self._loop.time()))
@@ -240,6 +247,10 @@ class SessionServer:
                 await self._forward(report)
             except ClusterError as error:
                 logger.debug("sightings not reported: error=%s", error)
+                if self._loop.time() - reported_at >= OUT_OF_TOUCH_S:
+                    self._lose_touch(error)
+            else:
+                reported_at, self._is_out_of_touch = self._loop.time(), False
             await asyncio.sleep(CHANGES_S)
             try:
                 async with asyncio.timeout(REPORT_AFTER_S):
@@ -247,9 +258,17 @@ class SessionServer:
             except TimeoutError:
                 pass
 
+    def _lose_touch(self, error: ClusterError) -> None:
+        if not self._is_out_of_touch:
+            logger.warning("out of touch with the leader, sessions end: error=%s", error)
+        self._is_out_of_touch = True
+        for session in self._sessions.values():
+            session.changed.set()
+
     # One session.
 
     async def _hello(self, channel: Channel) -> Hello:
+        self._check_touch()
         if len(self._sessions) >= SESSIONS_MAX:
             raise SessionEnded(CloseCode.GOING_AWAY, "this manager has too many sessions")
         async with asyncio.timeout(HELLO_S):
@@ -295,6 +314,7 @@ class SessionServer:
         await self._catch_up(session)
         while True:
             session.changed.clear()
+            self._check_touch()
             if self._sessions.get(session.node) is not session:
                 raise SessionEnded(CloseCode.SUPERSEDED, "the node has begun another session")
             view = self._current_view()
@@ -365,6 +385,10 @@ class SessionServer:
                 raise SessionEnded(
                     CloseCode.SILENT, f"no heartbeat for {grace_s:g} seconds"
                 ) from None
+
+    def _check_touch(self) -> None:
+        if self._is_out_of_touch:
+            raise SessionEnded(CloseCode.GOING_AWAY, "this manager is out of touch with the leader")
 
     def _check_still_welcome(self, session: _Session) -> None:
         if self._clock() > session.identity.not_after:

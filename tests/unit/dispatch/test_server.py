@@ -32,7 +32,8 @@ from cluster.dispatch.messages import (
     encode,
 )
 from cluster.dispatch.requests import ReportedSighting, SightingReport
-from cluster.dispatch.server import SessionServer
+from cluster.dispatch.server import OUT_OF_TOUCH_S, SessionServer
+from cluster.dispatch.sightings import REPORT_AFTER_S
 from cluster.model.assignment import ClusterInfo
 from cluster.model.errors import Unavailable
 from cluster.model.ids import ClusterId, NodeId, ServiceId, TaskId
@@ -76,6 +77,7 @@ class Served:
         self.proposed: list[list[Change]] = []
         self.reports: list[SightingReport] = []
         self.has_quorum = True
+        self.has_leader = True
         self.server = SessionServer(
             replica=world.replica,
             propose=self.propose,
@@ -91,6 +93,8 @@ class Served:
         return await self.world.proposer.propose(changes)
 
     async def forward(self, report: SightingReport) -> None:
+        if not self.has_leader:
+            raise Unavailable("no leader")
         self.reports.append(report)
 
     async def new_node(self) -> NodeId:
@@ -142,6 +146,11 @@ class NodeEnd:
             message = await self.receive()
             if isinstance(message, kind):
                 return message
+
+    async def beat(self) -> None:
+        while True:
+            await self.send(Heartbeat(1))
+            await asyncio.sleep(BEAT_S)
 
     async def ended(self) -> ChannelClosed:
         try:
@@ -313,6 +322,32 @@ async def test_a_node_with_other_gossip_keys_is_told_again_but_not_at_every_hear
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(3 * info.heartbeat_period_s):
                 await served.loop_until_retold(end, right)
+        await end.channel.close(CloseCode.NORMAL, "")
+
+
+@virtual
+async def test_a_manager_out_of_touch_with_the_leader_sends_nodes_to_others(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as served:
+        node = await served.new_node()
+        end = await served.session(node)
+        beating = served.group.create_task(end.beat())
+        await asyncio.sleep(2 * OUT_OF_TOUCH_S)
+        served.has_leader = False
+        await asyncio.sleep(OUT_OF_TOUCH_S - REPORT_AFTER_S)
+        assert served.server.has_session(node), "an election takes a while"
+
+        assert (await end.ended()).code == CloseCode.GOING_AWAY
+        beating.cancel()
+        closed = await NodeEnd(served.connect(node)).ended()
+        assert (closed.code, str(closed)) == (
+            CloseCode.GOING_AWAY, "this manager is out of touch with the leader"
+        )  # fmt: skip
+
+        served.has_leader = True
+        await asyncio.sleep(2 * REPORT_AFTER_S)
+        end = await served.session(node)
         await end.channel.close(CloseCode.NORMAL, "")
 
 
