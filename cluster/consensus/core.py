@@ -1,8 +1,8 @@
 """One manager's Raft: the engine, and everything it lacks.
 
 Driven by `deliver` (a message came), `submit`, `ask_read`, `change_members`, `hand_over`, and
-`tick`: after any of these, and when `next_deadline` has come. One thread; nothing else changes
-state.
+`tick`: after any of these, and when `next_deadline` has come. One thread, but for what `begin_tick`
+yields; nothing else changes state.
 
 Invariants:
     no message but AppendEntries leaves before what it speaks of is durable (`_flush`);
@@ -13,6 +13,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -232,8 +233,21 @@ class RaftCore:
 
     def tick(self) -> bool:
         """Do all that is due; return whether there may be more at once."""
+        steps = self.begin_tick()
+        while True:
+            try:
+                next(steps)()
+            except StopIteration as end:
+                return bool(end.value)
+
+    def begin_tick(self) -> Generator[Callable[[], None], None, bool]:
+        """Do what `tick` does, but leave to the caller what waits for the disk.
+
+        Yields that, to be called in any thread; the tick goes on once it has returned, and ends
+        here if it raises. Until the tick has ended, nothing may be delivered.
+        """
         self._ticks += 1
-        self._flush()
+        yield from self._flush()
         last_index, commit_index = self._wal.last_index, self._wal.commit_index
         connected = {node_id for node_id in self._nodes if self._wire.is_connected(node_id)}
         self._engine.set_connected(n for n in connected if not self._is_congested(n))
@@ -248,7 +262,7 @@ class RaftCore:
             self._tell_at = _NEVER
             self._voting.step_follower()
             self._reads.fail()
-        self._flush()
+        yield from self._flush()
         return self.is_leader and has_appended and not self._nodes
 
     def deliver(self, node_id: str, message: EngineMessage) -> bool:
@@ -453,12 +467,14 @@ class RaftCore:
     def _is_congested(self, node_id: str) -> bool:
         return self._wire.waiting_bytes(node_id) > self._config.congested_bytes
 
-    def _flush(self) -> None:
+    def _flush(self) -> Generator[Callable[[], None]]:
         """Let AppendEntries go, make everything durable, then let the rest go."""
         self._wire.flush()
-        self._wal.sync()
-        if self._outbox:
-            outbox, self._outbox = self._outbox, []
+        outbox, self._outbox = self._outbox, []
+        write = self._wal.begin_sync()
+        if write is not None:
+            yield write
+        if outbox:
             for node_id, message in outbox:
                 # A newer leader's message may have come after what this one acknowledges.
                 if not isinstance(message, AppendReply) or message.term == self.term:

@@ -182,6 +182,16 @@ class IncomingLink(asyncio.Protocol):
         self._stop_timer()
         self._owner.lost(self)
 
+    def pause_reading(self) -> None:
+        """Receive nothing more for now."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on to receive."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def abort(self) -> None:
         """Close at once."""
         self._stop_timer()

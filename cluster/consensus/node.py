@@ -118,13 +118,17 @@ class RaftNode:
             )
         self._node_id = node_id
         self._wal = load(disk, node_id=node_id, cluster_id=cluster_id, data_key=data_key)
-        self._driver = Driver(after_tick=self._after_tick)
         self._mesh = Mesh(
             identity=self._wal.identity,
             address=address,
             client_context=client_context,
             events=self,
             rng=rng,
+        )
+        self._driver = Driver(
+            after_tick=self._after_tick,
+            pause_reading=self._mesh.pause_reading,
+            resume_reading=self._mesh.resume_reading,
         )
         self._core = RaftCore(
             config=config,
@@ -202,6 +206,11 @@ class RaftNode:
     def is_member(self) -> bool:
         """Whether this manager has a vote, as far as it knows; not yet for a joiner."""
         return self._core.roster.is_voter
+
+    @property
+    def disk_wait_s(self) -> float:
+        """For how many seconds the disk has not answered; until it does, nothing goes on."""
+        return self._driver.disk_wait_s
 
     @property
     def was_removed(self) -> bool:

@@ -104,6 +104,7 @@ class Mesh:
         self._out: dict[str, OutgoingLink] = {}
         self._disks: dict[str, str] = {}
         self._in: dict[str, IncomingLink] = {}
+        self._is_paused = False
         self._greeting: set[IncomingLink] = set()
         self._unflushed: set[OutgoingLink] = set()
         self._dialers: dict[str, asyncio.Task[None]] = {}
@@ -176,6 +177,18 @@ class Mesh:
         link = self._out.get(node_id)
         return 0 if link is None else link.waiting_bytes
 
+    def pause_reading(self) -> None:
+        """Take nothing from peers until `resume_reading`: their kernels, then they, hold it."""
+        self._is_paused = True
+        for link in self._in.values():
+            link.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on to take what peers send."""
+        self._is_paused = False
+        for link in self._in.values():
+            link.resume_reading()
+
     # Joiners.
 
     def add_candidate(self, member: Member) -> None:
@@ -213,6 +226,8 @@ class Mesh:
             return Refused(reason)
         older = self._in.get(hello.node_id)
         self._in[hello.node_id] = link
+        if self._is_paused:
+            link.pause_reading()
         if older is not None:
             older.abort()
         address = (hello.host, hello.port)

@@ -15,8 +15,9 @@ Invariants:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -231,16 +232,33 @@ class Wal:
         Raises:
             StorageFailure: it is not durable; neither is anything from now on.
         """
+        write = self.begin_sync()
+        if write is not None:
+            write()
+
+    def begin_sync(self) -> Callable[[], None] | None:
+        """Return the part of `sync` that waits for the disk; None if nothing was recorded.
+
+        It may be called in any thread, once; until it has returned, the log must only be read.
+        """
         if not self._records:
-            return
+            return None
         self._refuse_after_failure()
         if not self._is_commit_recorded:
             self._records.append(_Commit(self.commit_index))
             self._is_commit_recorded = True
         payload = self._seal.seal(self._number, _encode(self._records))
+        return partial(self._write, encode_frame(self._number, payload))
+
+    def close(self) -> None:
+        """Close the file. What was not synced is lost."""
+        self._has_failed = True
+        self._file.close()
+
+    def _write(self, frame: bytes) -> None:
         started = time.perf_counter()
         try:
-            self._file.append(encode_frame(self._number, payload))
+            self._file.append(frame)
             self._file.sync()
         except StorageFailure:
             self._has_failed = True
@@ -249,11 +267,6 @@ class Wal:
         self.syncs += 1
         self._number += 1
         self._records = []
-
-    def close(self) -> None:
-        """Close the file. What was not synced is lost."""
-        self._has_failed = True
-        self._file.close()
 
     def _rewrite(self) -> None:
         self._has_failed = True  # until the new file is in place, there is none to append to

@@ -41,6 +41,8 @@ RAFT_DIRECTORY = "raft"
 RAFT_JOIN_RETRY_S = 0.5
 MAX_LOG_TASKS = 1000
 """Tasks whose output one request may read."""
+DISK_WAIT_S_MAX = 1.0
+"""A manager whose log waits longer for the disk learns nothing of what the leader decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +248,8 @@ class Manager:
         leader = self.raft.leader_id
         if leader is None:
             raise Unavailable("there is no leader to report to")
+        if self.raft.disk_wait_s > DISK_WAIT_S_MAX:
+            raise Unavailable("the disk of this manager does not answer")
         address = self.raft.members().get(leader)
         if leader != self._record.node and address is not None:
             manager = ManagerAddress(NodeId(leader), host_port(*address))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -38,6 +39,30 @@ class _FullFile:
         if self._directory.is_full:
             raise StorageFailure("cannot write: no space left on device")
         self._file.append(data)
+
+
+class StallingDirectory(DiskDirectory):
+    """A disk that may let whoever syncs wait."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def create(self, name: str, *, room_bytes: int = 0) -> AppendFile:  # type: ignore[override]
+        return _StallingFile(self, super().create(name, room_bytes=room_bytes))
+
+
+class _StallingFile:
+    def __init__(self, directory: StallingDirectory, file: AppendFile) -> None:
+        self._directory = directory
+        self._file = file
+        self.append = file.append
+        self.close = file.close
+
+    def sync(self) -> None:
+        assert self._directory.answers.wait(20)
+        self._file.sync()
 
 
 def names(cluster: Cluster, *, leader: bool) -> list[str]:
@@ -140,6 +165,74 @@ async def test_full_disk_stops_the_leader_and_another_takes_over(tmp_path: Path)
             await first.node.propose(b"x")
         for name in list(cluster.running):
             await cluster.stop(name)
+
+
+async def test_nothing_else_waits_for_a_disk_that_stalls(tmp_path: Path) -> None:
+    disk = StallingDirectory(tmp_path / "slow")
+    cluster = Cluster(tmp_path)
+    async with asyncio.TaskGroup() as group:
+        node = (await cluster.start(group, "n0", Bootstrap(), directory=disk)).node
+        assert await node.propose(b"before") == b"1"
+        disk.answers.clear()
+        proposals = [group.create_task(node.propose(b"%d" % i)) for i in range(3)]
+
+        await until(lambda: node.disk_wait_s > 0.05)  # the loop goes on
+        assert not any(proposal.done() for proposal in proposals)
+        assert cluster.running["n0"].machine.applied == [b"before"]
+
+        disk.answers.set()
+        assert {await proposal for proposal in proposals} == {b"2", b"3", b"4"}
+        await until(lambda: node.disk_wait_s == 0.0)
+        await cluster.stop("n0")
+
+
+async def test_a_follower_whose_disk_stalls_catches_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.consensus.driver.WAITING_MAX", 4)
+    disk = StallingDirectory(tmp_path / "slow")
+    cluster = Cluster(tmp_path)
+    async with asyncio.TaskGroup() as group:
+        first = (await cluster.start(group, "n0", Bootstrap())).node
+        for name, directory in (("n1", tmp_path / "n1"), ("n2", disk)):
+            founding = Join(dict(cluster.addresses))
+            joiner = await cluster.start(group, name, founding, directory=directory)
+            await first.add_member(name, joiner.address)
+        await first.propose(b"before")
+        slow = cluster.running["n2"]
+        await until(lambda: slow.machine.applied == [b"before"])
+        disk.answers.clear()
+
+        for i in range(30):
+            await first.propose(b"%d" % i)  # with the other follower
+        await until(lambda: slow.node.disk_wait_s > 0.3)
+        assert first.is_leader
+        assert slow.machine.applied == [b"before"]
+
+        disk.answers.set()
+        await until(lambda: slow.machine.applied == cluster.running["n0"].machine.applied)
+        assert len(slow.machine.applied) == 31
+        for name in list(cluster.running):
+            await cluster.stop(name)
+
+
+async def test_a_manager_is_stopped_while_its_disk_stalls(tmp_path: Path) -> None:
+    disk = StallingDirectory(tmp_path / "slow")
+    cluster = Cluster(tmp_path)
+    async with asyncio.TaskGroup() as group:
+        node = (await cluster.start(group, "n0", Bootstrap(), directory=disk)).node
+        await node.propose(b"before")
+        disk.answers.clear()
+        proposal = group.create_task(_unavailable(node.propose(b"late")))
+        await until(lambda: node.disk_wait_s > 0.0)
+        threading.Timer(0.1, disk.answers.set).start()
+
+        await cluster.stop("n0")  # waits, too: the file must not be closed under the write
+        await proposal
+        again = await cluster.start(group, "n0", None, directory=tmp_path / "slow")
+        assert await again.node.propose(b"after") == b"3"
+        assert again.machine.applied == [b"before", b"late", b"after"]
+        await cluster.stop("n0")
 
 
 async def test_no_majority_is_unavailable(tmp_path: Path) -> None:
