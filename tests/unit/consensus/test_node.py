@@ -17,48 +17,29 @@ from cluster.model.errors import FailedPrecondition, Invalid, Unavailable
 from tests.unit.consensus.managers import Cluster, Manager, running, until
 
 
-class FullDirectory(DiskDirectory):
-    """A disk that can become full."""
+class FaultyDirectory(DiskDirectory):
+    """A disk that can become full, or let whoever syncs wait."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.is_full = False
+        self.answers = threading.Event()
+        self.answers.set()
 
     def create(self, name: str, *, room_bytes: int = 0) -> AppendFile:  # type: ignore[override]
-        return _FullFile(self, super().create(name, room_bytes=room_bytes))
+        return _FaultyFile(self, super().create(name, room_bytes=room_bytes))
 
 
-class _FullFile:
-    def __init__(self, directory: FullDirectory, file: AppendFile) -> None:
+class _FaultyFile:
+    def __init__(self, directory: FaultyDirectory, file: AppendFile) -> None:
         self._directory = directory
         self._file = file
-        self.sync = file.sync
         self.close = file.close
 
     def append(self, data: bytes) -> None:
         if self._directory.is_full:
             raise StorageFailure("cannot write: no space left on device")
         self._file.append(data)
-
-
-class StallingDirectory(DiskDirectory):
-    """A disk that may let whoever syncs wait."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.answers = threading.Event()
-        self.answers.set()
-
-    def create(self, name: str, *, room_bytes: int = 0) -> AppendFile:  # type: ignore[override]
-        return _StallingFile(self, super().create(name, room_bytes=room_bytes))
-
-
-class _StallingFile:
-    def __init__(self, directory: StallingDirectory, file: AppendFile) -> None:
-        self._directory = directory
-        self._file = file
-        self.append = file.append
-        self.close = file.close
 
     def sync(self) -> None:
         assert self._directory.answers.wait(20)
@@ -140,7 +121,7 @@ async def test_commands_apply_once_across_a_leader_kill(tmp_path: Path) -> None:
 
 async def test_full_disk_stops_the_leader_and_another_takes_over(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
-    disk = FullDirectory(tmp_path / "full")
+    disk = FaultyDirectory(tmp_path / "full")
     failure = asyncio.get_running_loop().create_future()
 
     async def outlive(manager: Manager) -> None:
@@ -168,7 +149,7 @@ async def test_full_disk_stops_the_leader_and_another_takes_over(tmp_path: Path)
 
 
 async def test_nothing_else_waits_for_a_disk_that_stalls(tmp_path: Path) -> None:
-    disk = StallingDirectory(tmp_path / "slow")
+    disk = FaultyDirectory(tmp_path / "slow")
     cluster = Cluster(tmp_path)
     async with asyncio.TaskGroup() as group:
         node = (await cluster.start(group, "n0", Bootstrap(), directory=disk)).node
@@ -190,7 +171,7 @@ async def test_a_follower_whose_disk_stalls_catches_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cluster.consensus.driver.WAITING_MAX", 4)
-    disk = StallingDirectory(tmp_path / "slow")
+    disk = FaultyDirectory(tmp_path / "slow")
     cluster = Cluster(tmp_path)
     async with asyncio.TaskGroup() as group:
         first = (await cluster.start(group, "n0", Bootstrap())).node
@@ -217,7 +198,7 @@ async def test_a_follower_whose_disk_stalls_catches_up(
 
 
 async def test_a_manager_is_stopped_while_its_disk_stalls(tmp_path: Path) -> None:
-    disk = StallingDirectory(tmp_path / "slow")
+    disk = FaultyDirectory(tmp_path / "slow")
     cluster = Cluster(tmp_path)
     async with asyncio.TaskGroup() as group:
         node = (await cluster.start(group, "n0", Bootstrap(), directory=disk)).node
