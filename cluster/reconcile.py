@@ -14,6 +14,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from cluster.model.errors import ClusterError
+
 logger = logging.getLogger(__name__)
 
 View = TypeVar("View")
@@ -67,6 +69,9 @@ async def _perform(
         return True
     try:
         await perform(actions)
+    except ClusterError as error:
+        logger.warning("loop was refused, will retry: loop=%s error=%s", name, error)
+        return False
     except Exception as error:
         logger.warning("loop failed, will retry: loop=%s error=%r", name, error, exc_info=True)
         return False

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
+from cluster.model.errors import Unavailable
 from cluster.reconcile import reconcile
 from tests.unit.virtual_time import virtual
 
@@ -60,3 +63,20 @@ async def test_a_look_that_asks_for_nothing_is_not_rested_from() -> None:
     asyncio.get_running_loop().call_at(1.1, shop.changed.set)
     await shop.run(5.0)
     assert shop.looks == [0.0, 1.0, 1.1]
+
+
+@virtual
+async def test_a_refusal_is_one_line_in_the_log_and_what_is_asked_for_comes_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Refused(_Shop):
+        async def _work(self, actions: Sequence[int]) -> None:
+            if asyncio.get_running_loop().time() < 1.0:
+                raise Unavailable("there is no leader")
+            await super()._work(actions)
+
+    shop = Refused([0.95])
+    await shop.run(5.0)
+    assert len(shop.done) == 1
+    assert [record.exc_info for record in caplog.records] == [None]
+    assert "there is no leader" in caplog.text
