@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -54,6 +54,25 @@ def local_cluster(directory: Path, managers: int, workers: int) -> Generator[Lay
 def short_directory() -> Path:
     """Return a new directory whose path is short enough for unix sockets; it does not exist yet."""
     return Path("/tmp") / f"hw-{uuid.uuid4().hex[:8]}"  # noqa: S108
+
+
+@contextmanager
+def mounted(place: Path, how: Sequence[str]) -> Generator[None]:
+    """Give a node a file system of its own while the block runs; how: arguments of mount(8)."""
+    place.mkdir(parents=True, mode=0o700)
+    (place.parent / "supervisor.log").touch()  # as if kept from an earlier cluster: it may go
+    subprocess.run(["mount", *how, place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+        shutil.rmtree(place.parent, ignore_errors=True)
+
+
+def leader(api: Api) -> str:
+    """Return the name of the leader as a node knows it, empty: of none."""
+    nodes = api.nodes()
+    return next((n for n, v in nodes.items() if v.manager and v.manager.leader), "")
 
 
 def wait_until(what: str, condition: Callable[[], T], *, seconds: float = WAIT_S) -> T:

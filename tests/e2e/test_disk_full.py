@@ -8,10 +8,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,24 +29,11 @@ DISK_MB = 24
 EXIT_STORAGE = 70
 
 
-@contextmanager
-def small_disk(place: Path) -> Generator[None]:
-    """Mount a small file system while the block runs."""
-    place.mkdir(parents=True, mode=0o700)
-    (place.parent / "supervisor.log").touch()  # as if kept from an earlier cluster: it may go
-    options = f"size={DISK_MB}m,mode=0700"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "small", place], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
-        shutil.rmtree(place.parent, ignore_errors=True)
-
-
 @pytest.fixture
 def layout() -> Generator[Layout]:
     directory = lab.short_directory()
-    with small_disk(directory / "m1"), lab.local_cluster(directory, managers=3, workers=0) as made:
+    small = ("-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=0700", "small")
+    with lab.mounted(directory / "m1", small), lab.local_cluster(directory, 3, 0) as made:
         yield made
 
 
@@ -69,11 +54,6 @@ def names(api: Api) -> set[str]:
     return {network["Name"] for network in json.loads(api.call("GET", "/networks"))}
 
 
-def leader(api: Api) -> str:
-    nodes = api.nodes()
-    return next((n for n, v in nodes.items() if v.manager and v.manager.leader), "")
-
-
 def is_running(layout: Layout, name: str) -> bool:
     status = ask(layout.control_socket, Request(do="status"))
     return next(node.pid for node in status.nodes if node.name == name) != 0
@@ -81,7 +61,7 @@ def is_running(layout: Layout, name: str) -> bool:
 
 def test_a_leader_without_room_hands_over_and_comes_back(layout: Layout) -> None:
     m1, m2 = (Api(layout.socket(layout.node(name))) for name in ("m1", "m2"))
-    assert leader(m1) == "m1"
+    assert lab.leader(m1) == "m1"
     acknowledged: set[str] = set()
 
     def write(api: Api, name: str) -> bool:
@@ -110,7 +90,7 @@ def test_a_leader_without_room_hands_over_and_comes_back(layout: Layout) -> None
     assert "Traceback" not in log
 
     lab.wait_until("another one takes a write", lambda: write(m2, "meanwhile"))
-    assert leader(m2) in {"m2", "m3"}
+    assert lab.leader(m2) in {"m2", "m3"}
     assert acknowledged <= names(m2)
 
     # It does not come back before there is room, and harms nobody by trying.
