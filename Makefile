@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 NAME ?=
 SECONDS ?= 600
+ROUNDS ?= 100
 
 .PHONY: help setup demo test check format lint types unit sim netns e2e chaos fuzz bench lock clean
 
@@ -15,7 +16,7 @@ help:
 	@echo "make test    run every test that this machine can run"
 	@echo "make check   format, lint, types, import contracts, unit and simulator tests"
 	@echo "make bench   measure against peers (one: make bench NAME=commits|overlay|vip|ingress|...)"
-	@echo "make chaos   long sweeps of the simulators"
+	@echo "make chaos   long sweeps of the simulators; real daemons in ROUNDS (100) of random faults"
 	@echo "make fuzz    fuzz every decoder for SECONDS (600) each (one: make fuzz NAME=gossip_body|...)"
 
 setup: $(VENV)/.ready
@@ -27,13 +28,13 @@ $(VENV)/.ready: pyproject.toml deploy/requirements-dev.txt deploy/setup
 demo: setup
 	@$(BIN)/python -m cluster.local.demo
 
-# The simulators are pure: they share the processors. What runs real daemons has the machine for itself.
+# Simulators and unit tests share the processors. What runs real daemons has the machine for itself.
 test: setup
-	$(BIN)/python -m pytest tests/sim -n auto
-	$(BIN)/python -m pytest tests --ignore tests/sim
+	$(BIN)/python -m pytest tests/sim tests/unit -n auto
+	$(BIN)/python -m pytest tests --ignore tests/sim --ignore tests/unit
 
-check: setup lint types unit
-	HIVEWIRE_SEEDS=5 $(BIN)/python -m pytest tests/sim -n auto
+check: setup lint types
+	HIVEWIRE_SEEDS=5 $(BIN)/python -m pytest tests/sim tests/unit -n auto
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -56,6 +57,7 @@ sim: setup
 
 chaos: setup
 	HIVEWIRE_SEEDS=1000 $(BIN)/python -m pytest tests/sim -n auto --timeout 3600
+	HIVEWIRE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest tests/chaos --log-cli-level INFO
 
 # atheris has no wheel for every platform, so it is not among the development requirements.
 fuzz: setup

@@ -1,0 +1,162 @@
+"""What can befall the nodes of a local cluster, as values; `Faults` brings it about and ends it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.local.control import Request, ask
+from cluster.local.layout import Layout, LocalNode
+from tests.e2e.lab import daemon_of
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """The daemon is killed; it is started again at the end."""
+
+    node: str
+    tasks: bool
+    """The tasks too, as in a power cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """The daemon stands still (SIGSTOP)."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """No packet gets from any node of `sources` to any of `targets`."""
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    both_ways: bool
+
+
+Fault = Killed | Frozen | Cut
+
+
+def choose(rng: random.Random, managers: list[str], workers: list[str]) -> list[Fault]:
+    """Return what befalls a cluster in one round: one to three faults."""
+    faults = [_choose_one(rng, managers, workers) for _ in range(rng.choice((1, 1, 2, 3)))]
+    hit: set[str] = set()
+    chosen: list[Fault] = []
+    for fault in faults:  # a node dies or freezes once
+        if isinstance(fault, Cut):
+            chosen.append(fault)
+        elif fault.node not in hit:
+            hit.add(fault.node)
+            chosen.append(fault)
+    return chosen
+
+
+def _choose_one(rng: random.Random, managers: list[str], workers: list[str]) -> Fault:
+    nodes = managers + workers
+    both_ways = rng.random() < 0.6
+    kind = rng.choice(
+        ("kill", "kill", "freeze", "managers", "managers", "halves", "pair", "worker")
+    )
+    match kind:
+        case "kill":
+            return Killed(rng.choice(nodes), tasks=rng.random() < 0.5)
+        case "freeze":
+            return Frozen(rng.choice(nodes))
+        case "managers":  # they are parted from each other, not from the workers
+            return _cut(rng, managers, both_ways)
+        case "halves":
+            return _cut(rng, nodes, both_ways)
+        case "pair":
+            return _cut(rng, rng.sample(nodes, 2), both_ways)
+        case _:
+            return Cut((rng.choice(workers),), tuple(managers), both_ways)
+
+
+def _cut(rng: random.Random, nodes: list[str], both_ways: bool) -> Cut:
+    side = set(rng.sample(nodes, rng.randint(1, len(nodes) - 1)))
+    sources = tuple(node for node in nodes if node in side)
+    return Cut(sources, tuple(node for node in nodes if node not in side), both_ways)
+
+
+class Faults:
+    """Brings faults about in a local cluster and ends them."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._faults: list[Fault] = []
+
+    def begin(self, faults: list[Fault]) -> None:
+        """Bring them about, all at once."""
+        self._faults = list(faults)
+        self._set_cuts([fault for fault in faults if isinstance(fault, Cut)])
+        for fault in faults:
+            if isinstance(fault, Killed):
+                request = Request(do="kill", node=fault.node, tasks=fault.tasks)
+                ask(self._layout.control_socket, request)
+            elif isinstance(fault, Frozen):
+                os.kill(self._daemon(fault.node), signal.SIGSTOP)
+
+    def end(self) -> None:
+        """End what `begin` brought about."""
+        self._set_cuts([])
+        for fault in self._faults:
+            if isinstance(fault, Killed):
+                ask(self._layout.control_socket, Request(do="start", node=fault.node))
+            elif isinstance(fault, Frozen):
+                os.kill(self._daemon(fault.node), signal.SIGCONT)
+        self._faults = []
+
+    def _daemon(self, name: str) -> int:
+        return daemon_of(self._layout, self._layout.node(name))
+
+    def _set_cuts(self, cuts: list[Cut]) -> None:
+        """Let the bridge that all nodes are on drop just what these cuts say."""
+        rules = [
+            f"ip saddr {_set(self._layout, source)} ip daddr {_set(self._layout, target)} drop"
+            for cut in cuts
+            for source, target in _ways(cut)
+        ]
+        text = "\n".join(
+            [
+                "table bridge chaos",
+                "delete table bridge chaos",
+                "table bridge chaos {",
+                "chain forward {",
+                "type filter hook forward priority 0;",
+                *rules,
+                "}",
+                "}",
+            ]
+        )
+        inside = ["nsenter", "-t", str(_supervisor(self._layout)), "--net"]
+        if os.geteuid() != 0:
+            inside += ["--user", "--preserve-credentials"]
+        subprocess.run([*inside, "nft", "-f", "-"], input=text.encode(), check=True)
+
+
+def _ways(cut: Cut) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    back = [(cut.targets, cut.sources)] if cut.both_ways else []
+    return [(cut.sources, cut.targets), *back]
+
+
+def _set(layout: Layout, names: tuple[str, ...]) -> str:
+    nodes: list[LocalNode] = [layout.node(name) for name in names]
+    return "{ " + ", ".join(node.address for node in nodes) + " }"
+
+
+def _supervisor(layout: Layout) -> int:
+    """Return process 1 of the cluster's namespaces, as it is known outside."""
+    wanted = f"cluster.local.supervisor\0{layout.directory}\0".encode()
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = entry.read_bytes()
+        except OSError:
+            continue
+        if command.endswith(wanted) and not command.startswith(b"unshare"):
+            return int(entry.parent.name)
+    raise AssertionError("the local cluster has no supervisor")

@@ -1,0 +1,281 @@
+"""Real daemons under random faults: after each all is right again, and bystanders were not hurt.
+
+`HIVEWIRE_ROUNDS` sets how many rounds there are, `HIVEWIRE_SEED` what befalls the cluster in them.
+A seed does not replay how the daemons race, but what was done to them, and for how long.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import itertools
+import json
+import logging
+import os
+import random
+import shutil
+import struct
+import sys
+import time
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cluster.local.demo import Api, Load, fetch
+from cluster.local.layout import Layout, LocalNode
+from cluster.model.errors import ClusterError
+from cluster.runtime.supervisor import ALIVE
+from tests.chaos import watch
+from tests.chaos.faults import Cut, Fault, Faults, Frozen, Killed, choose
+from tests.e2e import lab
+
+logger = logging.getLogger(__name__)
+
+ROUNDS = int(os.environ.get("HIVEWIRE_ROUNDS", "2"))
+SEED = int(os.environ.get("HIVEWIRE_SEED", "1"))
+MANAGERS, WORKERS = 3, 5
+REPLICAS_MAX = watch.ANSWERS_KEPT // 2
+FAULT_S = (1.0, 25.0)
+SETTLED_S_MAX = 30.0
+CALM_S = 2.0
+FLOCK = struct.Struct("hhqqi4x")
+"""struct flock of 64-bit Linux: type, whence, start, length, pid (fcntl(2))."""
+
+pytestmark = [
+    lab.needs_namespaces,
+    pytest.mark.skipif(not shutil.which("nft"), reason="needs nft to cut links"),
+    pytest.mark.timeout(120 + 90 * ROUNDS),
+]
+
+
+@dataclass
+class World:
+    """The cluster, and what was asked of it."""
+
+    layout: Layout
+    seen: Path
+    """Where the tasks of `watch` write what they see."""
+    replicas: int = 4
+    replicas_maybe: int | None = None
+    """Asked for, and not acknowledged."""
+
+    def api(self, node: LocalNode | str) -> Api:
+        name = node if isinstance(node, str) else node.name
+        return Api(self.layout.socket(self.layout.node(name)))
+
+    @property
+    def managers(self) -> list[LocalNode]:
+        return [node for node in self.layout.nodes if node.is_manager]
+
+    def tasks(self) -> dict[str, set[str]]:
+        """Return the ids of the tasks that run on each node, whatever its daemon thinks."""
+        return {
+            node.name: {path.name for path in self.layout.tasks(node).iterdir() if _runs(path)}
+            for node in self.layout.nodes
+        }
+
+
+def _runs(task: Path) -> bool:
+    """Tell whether the supervisor of a task holds its lock; it ends only after all else of it."""
+    try:
+        file = os.open(task / ALIVE, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        query = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, *_ = FLOCK.unpack(fcntl.fcntl(file, fcntl.F_GETLK, query))
+        return bool(kind != fcntl.F_UNLCK)
+    finally:
+        os.close(file)
+
+
+@pytest.fixture(scope="module")
+def world() -> Generator[World]:
+    directory = lab.short_directory()
+    seen = directory.with_name(directory.name + "-seen")
+    seen.mkdir(mode=0o700)
+    try:
+        with lab.local_cluster(directory, MANAGERS, WORKERS) as layout:
+            made = World(layout, seen)
+            api = made.api("m1")
+            lab.create_web(api, replicas=made.replicas, port=8080)
+            command = [sys.executable, "-I", "-S", watch.__file__, str(seen)]
+            spec: dict[str, object] = {
+                "Name": "watch",
+                "TaskTemplate": {
+                    "ContainerSpec": {"Image": "host", "Command": command},
+                    "Networks": [{"Target": "shop"}],
+                },
+                "Mode": {"Global": {}},
+            }
+            api.call("POST", "/services/create", spec)
+            lab.wait_until("the cluster is whole", lambda: not trouble(made))
+            yield made
+    finally:
+        shutil.rmtree(seen, ignore_errors=True)
+
+
+def trouble(world: World) -> str:
+    """Return what is not as it should be, empty if all is."""
+    for manager in world.managers:
+        nodes = json.loads(world.api(manager).call("GET", "/nodes"))
+        states = {n["Description"]["Hostname"]: n["Status"]["State"] for n in nodes}
+        if states != dict.fromkeys((n.name for n in world.layout.nodes), "ready"):
+            return f"{manager.name} has nodes {states}"
+        standing = [n["ManagerStatus"] for n in nodes if "ManagerStatus" in n]
+        leaders = sum(status.get("Leader", False) for status in standing)
+        if leaders != 1 or any(status["Reachability"] != "reachable" for status in standing):
+            return f"{manager.name} has managers {standing}"
+    asked = json.loads(world.api("m1").call("GET", "/services/web"))["Spec"]["Mode"]["Replicated"]
+    if asked["Replicas"] not in (world.replicas, world.replicas_maybe):
+        return f"{asked} replicas asked for, acknowledged were {world.replicas}"
+    web = {task.id for task in world.api("m1").running("web")}
+    watchers = {task.id for task in world.api("m1").running("watch")}
+    if len(web) != asked["Replicas"] or len(watchers) != len(world.layout.nodes):
+        return f"{len(web)} of {asked['Replicas']} replicas, {len(watchers)} watchers"
+    present = sorted(itertools.chain(*world.tasks().values()))
+    if present != sorted(web | watchers):
+        return f"tasks {present}, wanted {sorted(web | watchers)}"
+    return next(filter(None, (_trouble_of(world, n, web) for n in world.layout.nodes)), "")
+
+
+def _trouble_of(world: World, node: LocalNode, web: set[str]) -> str:
+    members = json.loads(world.api(node).call("GET", "/hivewire/gossip/members"))
+    alive = {m["Name"] for m in members if m["State"] == "alive"}
+    if alive != {n.name for n in world.layout.nodes}:
+        return f"{node.name} believes {sorted(alive)} alive"
+    answered = {fetch(world.layout, node, "").task.rpartition(".")[2] for _ in range(2 * len(web))}
+    if answered != web:
+        return f"{sorted(answered)} answer at {node.name}, wanted {sorted(web)}"
+    for task in world.tasks()[node.name] - web:
+        seen = json.loads((world.seen / task).read_text())
+        behind = {name.rpartition(".")[2] for name in seen["answers"]}
+        if len(seen["addresses"]) != len(web) or behind != web:
+            return f"a task of {node.name} sees {seen}, wanted {sorted(web)}"
+    return ""
+
+
+def bystanders(world: World, faults: list[Fault]) -> set[str]:
+    """Return the nodes whose tasks these faults are no reason to touch.
+
+    They run, and have a way to a majority of managers that all have ways to each other; or, where
+    there is no such majority and so nobody to decide anything, no fault concerns them.
+    """
+    stopped = {fault.node for fault in faults if isinstance(fault, Killed | Frozen)}
+    cuts = [fault for fault in faults if isinstance(fault, Cut)]
+
+    def joined(one: str, other: str) -> bool:
+        return not any(
+            (one in cut.sources and other in cut.targets)
+            or (other in cut.sources and one in cut.targets)
+            for cut in cuts
+        )
+
+    running = [node.name for node in world.layout.nodes if node.name not in stopped]
+    managers = [name for name in running if name.startswith("m")]
+    for majority in itertools.combinations(managers, MANAGERS // 2 + 1):
+        if all(joined(*pair) for pair in itertools.combinations(majority, 2)):
+            return {name for name in running if all(joined(name, m) for m in majority)}
+    return {name for name in running if not any(name in (*c.sources, *c.targets) for c in cuts)}
+
+
+def act(world: World, rng: random.Random) -> str:
+    """Ask the cluster for something and return what; a cluster without a leader may refuse it.
+
+    What is acknowledged has to be so from then on; what is not may be so or not.
+    """
+    replicas = rng.randint(1, REPLICAS_MAX)
+    kind = rng.choice(("nothing", "nothing", "nothing", "scale", "scale", "update", "rotate"))
+    if kind == "nothing":
+        return ""
+    for manager in rng.sample(world.managers, MANAGERS):
+        api = world.api(manager)
+        try:
+            match kind:
+                case "scale":
+                    api.scale("web", replicas)
+                    world.replicas = replicas
+                case "update":
+                    update_by_force(api)
+                case _:
+                    api.call("POST", "/swarm/keys/rotate")
+        except (ClusterError, OSError):
+            if kind == "scale":
+                world.replicas_maybe = replicas
+            continue
+        world.replicas_maybe = None
+        return f"{kind} to {replicas}" if kind == "scale" else kind
+    return f"{kind}, refused"
+
+
+def update_by_force(api: Api) -> None:
+    """Let all tasks of `web` be replaced, as `service update --force` does."""
+    found = json.loads(api.call("GET", "/services/web"))
+    spec = found["Spec"]
+    spec["TaskTemplate"]["ForceUpdate"] = spec["TaskTemplate"].get("ForceUpdate", 0) + 1
+    path = f"/services/{found['ID']}/update?version={found['Version']['Index']}"
+    api.call("POST", path, spec)
+
+
+def test_everything_is_right_after_random_faults(world: World) -> None:
+    rng = random.Random(SEED)
+    faults = Faults(world.layout)
+    managers = [node.name for node in world.managers]
+    workers = [node.name for node in world.layout.nodes if not node.is_manager]
+    load = Load(world.layout)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(load.run)
+        try:
+            for number in range(ROUNDS):
+                chosen = choose(rng, managers, workers)
+                logger.info("round %d: %s", number, chosen)
+                one_round(world, faults, chosen, rng)
+                check_calm(load)
+        finally:
+            faults.end()
+            load.stopping.set()
+        running.result()
+    logger.info("%d of %d requests failed, none in calm", len(load.failures), load.count)
+    for node in world.layout.nodes:
+        assert "Traceback" not in world.layout.log(node).read_text(), node.name
+
+
+def one_round(world: World, faults: Faults, chosen: list[Fault], rng: random.Random) -> None:
+    """Bring faults about, end them, and check that all is right again and bystanders unharmed."""
+    before = world.tasks()
+    faults.begin(chosen)
+    begun = time.monotonic()
+    wish = act(world, rng)
+    duration = rng.uniform(*FAULT_S)
+    logger.info("for %.1f s; asked: %s", duration, wish or "nothing")
+    time.sleep(max(0.0, begun + duration - time.monotonic()))
+    faults.end()
+    healed = time.monotonic()
+    last = ""
+    while last := trouble_or_error(world):
+        assert time.monotonic() < healed + SETTLED_S_MAX, last
+        time.sleep(0.05)
+    logger.info("settled after %.1f s", time.monotonic() - healed)
+    if not wish:
+        after = world.tasks()
+        lost = {n: before[n] - after[n] for n in bystanders(world, chosen)}
+        assert not any(lost.values()), lost
+
+
+def trouble_or_error(world: World) -> str:
+    """Return `trouble`, or why it cannot be told."""
+    try:
+        return trouble(world)
+    except (ClusterError, OSError, ValueError, http.client.HTTPException) as error:
+        return repr(error)
+
+
+def check_calm(load: Load) -> None:
+    """Check that no request fails while nothing befalls the cluster."""
+    time.sleep(CALM_S)  # what is measured here is time
+    failed = len(load.failures)
+    time.sleep(CALM_S)
+    assert len(load.failures) == failed, load.failures[failed:]
