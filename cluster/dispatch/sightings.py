@@ -73,6 +73,10 @@ class Sightings:
             {s.node: Seen(now - s.age_s, s.is_connected, s.ring) for s in sightings},
         )
 
+    def reporters(self, since: float) -> set[NodeId]:
+        """Return the managers whose last report came since then."""
+        return {manager for manager, (at, _) in self._reports.items() if at >= since}
+
     def joined(self, now: float, nodes: Collection[NodeId]) -> dict[NodeId, Seen]:
         """Return what is known of each of `nodes` that anyone has seen.
 

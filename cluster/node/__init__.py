@@ -11,6 +11,7 @@ Modules:
     http_log: what the HTTP servers may log of requests that are none
     identity: who it is to gossip
     leader: the control loops of the leading manager
+    leadership: whether a leader hears the other managers, not only by Raft
     manager: consensus, port 2377 and sessions of a manager
     member: one membership, from joining to leaving
     metrics: what a daemon tells Prometheus
