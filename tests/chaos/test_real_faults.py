@@ -16,6 +16,7 @@ import random
 import shutil
 import struct
 import sys
+import threading
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +25,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local.demo import Api, Load, fetch
-from cluster.local.layout import Layout, LocalNode
+from cluster.local.demo import Api, fetch
+from cluster.local.layout import UNDERLAY_CLIENTS, Layout, LocalNode
 from cluster.model.errors import ClusterError
 from cluster.runtime.supervisor import ALIVE
 from tests.chaos import watch
@@ -41,6 +42,8 @@ REPLICAS_MAX = watch.ANSWERS_KEPT // 2
 FAULT_S = (1.0, 25.0)
 SETTLED_S_MAX = 30.0
 CALM_S = 2.0
+REQUEST_S = 0.5
+"""What begins later than so long before the next fault may meet it."""
 FLOCK = struct.Struct("hhqqi4x")
 """struct flock of 64-bit Linux: type, whence, start, length, pid (fcntl(2))."""
 
@@ -93,8 +96,9 @@ def _runs(task: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def world() -> Generator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Generator[World]:
     directory = lab.short_directory()
+    logs = tmp_path_factory.mktemp("logs")
     seen = directory.with_name(directory.name + "-seen")
     seen.mkdir(mode=0o700)
     try:
@@ -114,6 +118,9 @@ def world() -> Generator[World]:
             api.call("POST", "/services/create", spec)
             lab.wait_until("the cluster is whole", lambda: not trouble(made))
             yield made
+            for node in layout.nodes:
+                shutil.copy(layout.log(node), logs)
+            logger.info("the daemons' logs are in %s", logs)
     finally:
         shutil.rmtree(seen, ignore_errors=True)
 
@@ -226,6 +233,7 @@ def test_everything_is_right_after_random_faults(world: World) -> None:
     managers = [node.name for node in world.managers]
     workers = [node.name for node in world.layout.nodes if not node.is_manager]
     load = Load(world.layout)
+    calms: list[tuple[float, float]] = []
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(load.run)
         try:
@@ -233,11 +241,15 @@ def test_everything_is_right_after_random_faults(world: World) -> None:
                 chosen = choose(rng, managers, workers)
                 logger.info("round %d: %s", number, chosen)
                 one_round(world, faults, chosen, rng)
-                check_calm(load)
+                since = time.monotonic()
+                time.sleep(CALM_S)  # what is measured here is time
+                calms.append((since, time.monotonic()))
+                assert not failed_in_calm(load, calms)
         finally:
             faults.end()
             load.stopping.set()
         running.result()
+    assert not failed_in_calm(load, calms)
     logger.info("%d of %d requests failed, none in calm", len(load.failures), load.count)
     for node in world.layout.nodes:
         assert "Traceback" not in world.layout.log(node).read_text(), node.name
@@ -273,9 +285,35 @@ def trouble_or_error(world: World) -> str:
         return repr(error)
 
 
-def check_calm(load: Load) -> None:
-    """Check that no request fails while nothing befalls the cluster."""
-    time.sleep(CALM_S)  # what is measured here is time
-    failed = len(load.failures)
-    time.sleep(CALM_S)
-    assert len(load.failures) == failed, load.failures[failed:]
+class Load:
+    """Requests in a row, to all nodes in turn, until told to stop."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self.stopping = threading.Event()
+        self.count = 0
+        self.failures: list[tuple[float, str]] = []
+        """When a request that failed had begun, and how it failed."""
+
+    def run(self) -> None:
+        """Send them."""
+        for node in itertools.cycle(self._layout.nodes):
+            if self.stopping.is_set():
+                return
+            begun = time.monotonic()
+            self.count += 1
+            try:
+                fetch(self._layout, node, UNDERLAY_CLIENTS[0])
+            except (ClusterError, OSError, http.client.HTTPException) as error:
+                after_s = time.monotonic() - begun
+                self.failures.append((begun, f"{node.name} after {after_s:.1f} s: {error!r}"))
+
+
+def failed_in_calm(load: Load, calms: list[tuple[float, float]]) -> list[str]:
+    """Return the requests that failed though they had begun while nothing befell the cluster."""
+    return [
+        f"{begun - since:+.1f} s, {error}"
+        for begun, error in load.failures
+        for since, until in calms
+        if since <= begun < until - REQUEST_S
+    ]
