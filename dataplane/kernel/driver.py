@@ -19,6 +19,7 @@ from pathlib import Path
 from dataplane.diff import operations
 from dataplane.driver import Driver, DriverError, Outcome
 from dataplane.kernel import ingress_rules, names
+from dataplane.kernel.ingress_rules import Abilities
 from dataplane.kernel.nftables import Nft, NftError, find_nft
 from dataplane.kernel.observe import observe
 from dataplane.kernel.perform import Failures, Performer
@@ -28,6 +29,7 @@ from dataplane.state import NodeState, Port, wanted_state
 
 _VXLAN_OVERHEAD_BYTES = 50
 _ERRORS_SHOWN_MAX = 3
+_ALL = Abilities()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,12 @@ class KernelDriver:
     """Drives the kernel; see `dataplane.driver.Driver`.
 
     run_directory: where namespaces are pinned (below `netns`); must survive the process, and so
-    must the mount namespace it is in. use_egress_hook: False does without, as on kernels that
-    lack it, with a routing rule per node.
+    must the mount namespace it is in. kernel: what of the kernel may be used, if it has it.
     """
 
-    def __init__(self, run_directory: Path, *, use_egress_hook: bool = True) -> None:
+    def __init__(self, run_directory: Path, *, kernel: Abilities = _ALL) -> None:
         self._directory = run_directory / "netns"
-        self._use_egress_hook = use_egress_hook
+        self._usable = kernel
         self._lock = asyncio.Lock()
         # An application that was cancelled goes on in its thread: the next one waits for it.
         self._running = threading.Lock()
@@ -124,15 +125,15 @@ class KernelDriver:
             if nft is None:
                 raise DriverError("neither libnftables.so.1 nor the nft command is installed")
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            has_hook = self._use_egress_hook and _has_egress_hook(nft)
-            self._performer = Performer(self._directory, nft, has_egress_hook=has_hook)
+            kernel = _abilities(nft, self._usable)
+            self._performer = Performer(self._directory, nft, kernel)
         return self._performer
 
     def _observe(
         self, performer: Performer, wanted: NodeState
     ) -> tuple[NodeState, int, dict[str, str]]:
         try:
-            return observe(self._directory, wanted, has_egress_hook=performer.has_egress_hook)
+            return observe(self._directory, wanted, performer.kernel)
         except OSError as error:
             raise DriverError(f"cannot read the state of the network: {error}") from error
 
@@ -169,9 +170,16 @@ def _outcome(failures: Failures, wanted: NodeState) -> Outcome:
     return Outcome(broken, tuple(leftovers))
 
 
-def _has_egress_hook(nft: Nft) -> bool:
+def _abilities(nft: Nft, usable: Abilities) -> Abilities:
+    return Abilities(
+        has_egress_hook=usable.has_egress_hook and _takes(nft, ingress_rules.EGRESS_HOOK_PROBE),
+        has_timeouts=usable.has_timeouts and _takes(nft, ingress_rules.TIMEOUTS_PROBE),
+    )
+
+
+def _takes(nft: Nft, probe: str) -> bool:
     try:
-        nft.run(ingress_rules.PROBE, is_check=True)
+        nft.run(probe, is_check=True)
     except NftError:
         return False
     return True

@@ -11,6 +11,9 @@ the same node (it may be the same one).
 The original direction of each such connection has a conntrack zone per entry node, since one
 client port may reach the same backend by two of them.
 
+A connection that a backend does not answer is balanced anew when its SYN is repeated, and does not
+keep its client's port bound to that backend (120 s, if the kernel has its way).
+
 Source: nft(8); architecture, walk ii.
 """
 
@@ -30,7 +33,7 @@ from dataplane.kernel.names import (
     MARK_MASK,
     TABLE,
 )
-from dataplane.plan import Peer
+from dataplane.plan import Peer, Protocol
 from dataplane.state import IngressRules
 
 TABLE_NAME = f"ip {TABLE}"
@@ -48,11 +51,34 @@ _TO_NOBODY = f'oifname "{GATEWAY_DEVICE}"'
 """Gateway addresses that no sandbox has."""
 _BALANCE = "fib daddr type local meta l4proto . th dport vmap @ports"
 
-PROBE = (
+_TIMEOUT = "unanswered"
+_SYN_SENT_S = 2
+"""A client repeats its SYN after 1 s and 2 s more (RFC 6298): the second time it goes elsewhere."""
+_TIMEOUT_BLOCK = [
+    f" ct timeout {_TIMEOUT} {{",
+    "  protocol tcp",
+    "  l3proto ip",
+    f"  policy = {{ syn_sent : {_SYN_SENT_S} }}",
+    " }",
+]
+
+EGRESS_HOOK_PROBE = (
     "table netdev hivewire_probe {\n chain egress {\n"
     '  type filter hook egress device "lo" priority 0;\n }\n}\n'
 )
 """To be checked, not applied: passes where the kernel has an egress hook."""
+TIMEOUTS_PROBE = "\n".join(["table ip hivewire_probe {", *_TIMEOUT_BLOCK, "}\n"])
+"""Likewise, where it has time-outs of their own for connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a kernel may lack; `preflight` says what must be there."""
+
+    has_egress_hook: bool = True
+    """NETFILTER_EGRESS, Linux 5.16."""
+    has_timeouts: bool = True
+    """NF_CONNTRACK_TIMEOUT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +86,19 @@ class Rendered:
     """What the node's tables hold for some rules."""
 
     rules: IngressRules
-    has_egress_hook: bool
+    kernel: Abilities
     targets: tuple[nft.Target, ...]
     digest: str
 
 
-def render(rules: IngressRules, *, has_egress_hook: bool) -> Rendered:
+def render(rules: IngressRules, kernel: Abilities) -> Rendered:
     """Return what the node's tables hold for these rules."""
+    limits = {Protocol.TCP: f"ct timeout set {_TIMEOUT} "} if kernel.has_timeouts else {}
     targets = tuple(
         nft.Target(
             chain=f"port_{port.protocol}_{port.port}",
             key=f"{port.protocol} . {port.port}",
-            match=f"meta l4proto {port.protocol} ",
+            match=f"meta l4proto {port.protocol} {limits.get(port.protocol, '')}",
             backends=tuple(f"{b.address} . {b.port}" for b in port.backends),
         )
         for port in rules.ports
@@ -79,12 +106,12 @@ def render(rules: IngressRules, *, has_egress_hook: bool) -> Rendered:
     base = rules.base
     digest = nft.digest(
         (
-            f"{base.index} {base.address} {base.port} {has_egress_hook}",
+            f"{base.index} {base.address} {base.port} {kernel}",
             *(f"{peer.index} {peer.address}" for peer in _sorted(rules.peers)),
             *nft.describe(targets),
         )
     )
-    return Rendered(rules, has_egress_hook, targets, digest)
+    return Rendered(rules, kernel, targets, digest)
 
 
 def full(rendered: Rendered, rotation: int) -> str:
@@ -106,11 +133,12 @@ def build(rendered: Rendered, rotation: int) -> tuple[str, ...]:
 def _tables(
     rendered: Rendered, targets: Sequence[nft.Target], generation: Sequence[str], rotation: int
 ) -> str:
-    rules, has_hook = rendered.rules, rendered.has_egress_hook
+    rules, has_hook = rendered.rules, rendered.kernel.has_egress_hook
     table = nft.replace_table(
         TABLE_NAME,
         [
             *generation,
+            *(_TIMEOUT_BLOCK if rendered.kernel.has_timeouts else []),
             *nft.set_block("nodes", "ipv4_addr", _nodes(rules)),
             *nft.balancer_blocks(_BALANCER, targets, rotation),
             *_hooks(rules, has_egress_hook=has_hook),
@@ -246,7 +274,7 @@ def _changed_peers(before: IngressRules, rendered: Rendered) -> list[str]:
         (TABLE_NAME, "prerouting_raw", _raw(after)),
         (TABLE_NAME, "prerouting_mark", _mark(after)),
     ]
-    if rendered.has_egress_hook:
+    if rendered.kernel.has_egress_hook:
         tables.append((EGRESS_TABLE_NAME, "egress_mac", _egress(after.peers)))
     commands: list[str] = []
     for table, chain, rules in tables:

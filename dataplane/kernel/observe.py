@@ -25,6 +25,7 @@ from dataplane.addressing import (
 from dataplane.kernel import ingress_rules, inventory, names, nft, vip_rules
 from dataplane.kernel import rtnetlink as rt
 from dataplane.kernel.channel import NETLINK_NETFILTER, Channel
+from dataplane.kernel.ingress_rules import Abilities
 from dataplane.kernel.netns import is_namespace, run_in_namespace
 from dataplane.kernel.node import RETURN_ADDRESS, is_ingress_device
 from dataplane.plan import Peer, RemoteEndpoint, VirtualService
@@ -71,7 +72,7 @@ class _Views:
 
 
 def observe(
-    directory: Path, wanted: NodeState, *, has_egress_hook: bool
+    directory: Path, wanted: NodeState, kernel: Abilities
 ) -> tuple[NodeState, int, dict[str, str]]:
     """Return what the node holds, how many stray cables were removed, and what cannot be looked at.
 
@@ -89,7 +90,7 @@ def observe(
     node = views.node
     state = NodeState(
         base=_base(node, wanted.base),
-        peers=_peers(node, has_egress_hook=has_egress_hook),
+        peers=_peers(node, has_egress_hook=kernel.has_egress_hook),
         networks={
             name: _network(view)
             for name, view in views.networks.items()
@@ -104,8 +105,8 @@ def observe(
     )
     rules = wanted.rules
     if rules is not None:
-        digest = ingress_rules.render(rules, has_egress_hook=has_egress_hook).digest
-        has_egress = not has_egress_hook or any(f == _NFPROTO_NETDEV for f, _ in node.chains)
+        digest = ingress_rules.render(rules, kernel).digest
+        has_egress = not kernel.has_egress_hook or any(f == _NFPROTO_NETDEV for f, _ in node.chains)
         if node.has_generation(digest) and has_egress:
             state = replace(state, rules=rules)
     # Whose cables those are that go to an unreadable sandbox cannot be told.

@@ -11,6 +11,7 @@ from typing import assert_never
 from dataplane import diff
 from dataplane.kernel import conntrack, names, networks, node, sandboxes
 from dataplane.kernel.channel import NETLINK_NETFILTER, Channel
+from dataplane.kernel.ingress_rules import Abilities
 from dataplane.kernel.netns import run_in_namespace
 from dataplane.kernel.nftables import Nft, NftError
 from dataplane.kernel.rule_writer import RuleWriter
@@ -69,14 +70,14 @@ class Failures:
 class Performer:
     """Performs operations on this node.
 
-    directory: where namespaces are pinned. has_egress_hook: of the kernel (NETFILTER_EGRESS).
+    directory: where namespaces are pinned. kernel: what it is able to do.
     """
 
-    def __init__(self, directory: Path, nft: Nft, *, has_egress_hook: bool) -> None:
+    def __init__(self, directory: Path, nft: Nft, kernel: Abilities) -> None:
         self._directory = directory
         self._nft = nft
-        self._rules = RuleWriter(directory, nft, has_egress_hook=has_egress_hook)
-        self.has_egress_hook = has_egress_hook
+        self._rules = RuleWriter(directory, nft, kernel)
+        self.kernel = kernel
 
     def perform(self, operations: Iterable[diff.Operation]) -> Failures:
         """Perform all operations and return what went wrong.
@@ -131,7 +132,7 @@ class Performer:
                 self._on_sandbox(operation)
 
     def _on_node(self, operation: _OnNode) -> None:
-        has_hook = self.has_egress_hook
+        has_hook = self.kernel.has_egress_hook
         match operation:
             case diff.MakeBase():
                 node.make_base(operation.base, has_egress_hook=has_hook)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from dataplane.state import wanted_state
 
 _NEEDED = "run as root, with CAP_NET_ADMIN and CAP_SYS_ADMIN, or inside a user namespace"
 _SOMEWHERE = IPv4Address("192.0.2.1")
+_NO_MORE_THAN_NEEDED = ingress_rules.Abilities(has_egress_hook=False, has_timeouts=False)
 
 
 def missing() -> list[str]:
@@ -47,11 +49,20 @@ def degraded() -> list[str]:
     """Return what the kernel driver does without on this machine, a sentence each."""
     nft = find_nft()
     found: list[str] = []
-    if nft is not None and not _passes(lambda: nft.run(ingress_rules.PROBE, is_check=True)):
-        found.append(
+    optional = {
+        ingress_rules.EGRESS_HOOK_PROBE: (
             "the kernel has no egress hook (NETFILTER_EGRESS, Linux 5.16): ingress uses a "
             "routing rule per node, which costs throughput with hundreds of nodes"
-        )
+        ),
+        ingress_rules.TIMEOUTS_PROBE: (
+            "the kernel has no time-outs of their own for connections (NF_CONNTRACK_TIMEOUT): a "
+            "connection that a replica does not answer is not tried with another"
+        ),
+    }
+    if nft is not None:
+        for probe, lacking in optional.items():
+            if not _passes(partial(nft.run, probe, is_check=True)):
+                found.append(lacking)
     if _has_forward_drop():
         found.append(
             "the FORWARD policy of iptables is DROP (Docker sets it): published ports and the "
@@ -118,7 +129,7 @@ def _some_rules() -> str:
     rules = wanted_state(plan).rules
     if rules is None:
         raise ValueError("a plan with an underlay has rules")
-    return ingress_rules.full(ingress_rules.render(rules, has_egress_hook=False), 0)
+    return ingress_rules.full(ingress_rules.render(rules, _NO_MORE_THAN_NEEDED), 0)
 
 
 def _forget_nothing() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from dataplane.diff import SetRules, SetServices
 from dataplane.kernel import ingress_rules, inventory, vip_rules
 from dataplane.kernel.channel import NETLINK_NETFILTER, Channel
+from dataplane.kernel.ingress_rules import Abilities
 from dataplane.kernel.names import TABLE, sandbox_path
 from dataplane.kernel.netns import run_in_each
 from dataplane.kernel.nftables import Nft, NftError, release_memory
@@ -41,10 +42,10 @@ class _Writing:
 class RuleWriter:
     """Writes the tables, and remembers what it wrote to write differences."""
 
-    def __init__(self, directory: Path, nft: Nft, *, has_egress_hook: bool) -> None:
+    def __init__(self, directory: Path, nft: Nft, kernel: Abilities) -> None:
         self._directory = directory
         self._nft = nft
-        self._has_egress_hook = has_egress_hook
+        self._kernel = kernel
         self._rotation = 0
         self._services: dict[int, vip_rules.Rendered] = {}
         """By the id of the services, which the value keeps alive."""
@@ -133,7 +134,7 @@ class RuleWriter:
     def _rendered_rules(self, rules: IngressRules) -> ingress_rules.Rendered:
         if self._rules is not None and self._rules.rules is rules:
             return self._rules
-        return ingress_rules.render(rules, has_egress_hook=self._has_egress_hook)
+        return ingress_rules.render(rules, self._kernel)
 
 
 def _has_table() -> bool:

@@ -1,6 +1,6 @@
 """One node of the lab: enters its namespace, applies the plans that it reads from standard input.
 
-usage: python -m tests.netns.node NAMESPACE RUN_DIRECTORY [no-egress-hook]
+usage: python -m tests.netns.node NAMESPACE RUN_DIRECTORY [bare-kernel]
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import msgspec
 
 from dataplane.driver import DriverError
 from dataplane.kernel.driver import KernelDriver
+from dataplane.kernel.ingress_rules import Abilities
 from dataplane.kernel.netns import CLONE_NEWNET, open_namespace
 from tests.netns.wire import Answer, decode_plan
 
+BARE = Abilities(has_egress_hook=False, has_timeouts=False)
+
 
 async def serve(run_directory: Path, options: list[str]) -> None:
-    driver = KernelDriver(run_directory, use_egress_hook="no-egress-hook" not in options)
+    driver = KernelDriver(run_directory, kernel=BARE if "bare-kernel" in options else Abilities())
     while line := await asyncio.to_thread(sys.stdin.buffer.readline):
         answer = Answer()
         try:

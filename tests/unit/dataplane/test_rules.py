@@ -15,12 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataplane.kernel import ingress_rules, nft, vip_rules
+from dataplane.kernel.ingress_rules import Abilities
 from dataplane.state import wanted_state
 from tests.netns.world import VIP, Replica, World
 
 TESTDATA = Path(__file__).parent / "testdata"
 WEB = (Replica("a", 1, 11), Replica("b", 2, 12), Replica("c", 3, 13))
 WORLD = World(3, WEB, WEB)
+ABLE = Abilities()
+BARE = Abilities(has_egress_hook=False, has_timeouts=False)
 
 
 def check_golden(name: str, actual: str) -> None:
@@ -39,10 +42,10 @@ def services(world: World) -> vip_rules.Rendered:
     return vip_rules.render(world.plan(1).networks[0].services)
 
 
-def rules(world: World, *, has_egress_hook: bool = True) -> ingress_rules.Rendered:
+def rules(world: World, kernel: Abilities = ABLE) -> ingress_rules.Rendered:
     found = wanted_state(world.plan(1)).rules
     assert found is not None
-    return ingress_rules.render(found, has_egress_hook=has_egress_hook)
+    return ingress_rules.render(found, kernel)
 
 
 def test_sandbox_table() -> None:
@@ -58,9 +61,10 @@ def test_node_tables() -> None:
     check_golden("node.nft", ingress_rules.full(rules(WORLD), 0))
 
 
-def test_node_tables_without_egress_hook() -> None:
-    text = ingress_rules.full(rules(WORLD, has_egress_hook=False), 0)
+def test_node_tables_with_what_every_kernel_has() -> None:
+    text = ingress_rules.full(rules(WORLD, BARE), 0)
 
+    assert "timeout" not in text
     assert "netdev" not in text
     assert "chain postrouting_mark" in text
 
@@ -91,8 +95,8 @@ def test_no_services_no_table() -> None:
 
 def test_digest_tells_what_a_table_holds() -> None:
     everything = {
-        rules(world, has_egress_hook=hook).digest
-        for hook in (True, False)
+        rules(world, kernel).digest
+        for kernel in (ABLE, BARE, Abilities(has_timeouts=False))
         for world in (
             WORLD,
             replace(WORLD, nodes=2),
@@ -101,7 +105,7 @@ def test_digest_tells_what_a_table_holds() -> None:
             replace(WORLD, vxlan_port=4790),
         )
     }
-    assert len(everything) == 10
+    assert len(everything) == 15
     assert services(WORLD).digest == services(WORLD).digest
 
 
