@@ -20,4 +20,5 @@ Modules:
     runtime: how tasks are run
     state: the replicated state and its changes
     store: the latest snapshot, watched, and the way to change it
+    task_group: groups of tasks that leave no cancellation behind
 """

@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 
 from cluster.model.ids import NodeId
+from cluster.task_group import TaskGroup
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Hosts:
         while True:
             await self._wait()
             asked = dict(self._dead)
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 questions = {
                     node: group.create_task(self._answers(member.address, member.port))
                     for node, member in asked.items()

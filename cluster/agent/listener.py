@@ -28,6 +28,7 @@ from cluster.agent.sightings import (
 from cluster.allocation.tokens import Verifier
 from cluster.model.assignment import ClusterInfo
 from cluster.model.ids import ClusterId, NodeId
+from cluster.task_group import TaskGroup
 from gossip.wire import State
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class Listener:
         """Listen until cancelled."""
         self._started_at = asyncio.get_running_loop().time()
         with self._gossip.watch() as self._due:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 group.create_task(self._forget())
                 group.create_task(self._hosts.run())
                 while True:

@@ -32,6 +32,7 @@ from cluster.allocation.records import INGRESS_SCOPE, Phase, Place
 from cluster.model.assignment import Assignment, ClusterInfo
 from cluster.model.ids import NodeId, TaskId
 from cluster.reconcile import reconcile
+from cluster.task_group import TaskGroup
 from dataplane.driver import Driver, DriverError, Outcome
 from dataplane.plan import NodePlan
 
@@ -231,7 +232,7 @@ class PlanLoop:
 
     async def run(self) -> None:
         """Plan and apply until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(self._listener.run())
             group.create_task(
                 reconcile(

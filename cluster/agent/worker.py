@@ -27,6 +27,7 @@ from cluster.model.assignment import Assignment, ClusterInfo
 from cluster.model.ids import NodeId, TaskId
 from cluster.model.task import Task, TaskState, TaskStatus
 from cluster.runtime.base import Runtime
+from cluster.task_group import TaskGroup
 from dataplane.driver import Driver
 from dataplane.plan import NodePlan
 
@@ -115,7 +116,7 @@ class Worker:
         self._has_begun = False
         """What was saved is taken up."""
         self._is_leaving = False
-        self._group: asyncio.TaskGroup | None = None
+        self._group: TaskGroup | None = None
         self._unsaved = asyncio.Event()
         self._awaited = asyncio.Event()
         """A task waits for the state file."""
@@ -151,7 +152,7 @@ class Worker:
     async def run(self) -> None:
         """Run until cancelled; tasks and their connections outlive it. Only once."""
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 self._group = group
                 self._unknown.update(await self._runtime.adopt())
                 self._has_begun = True

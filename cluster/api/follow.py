@@ -19,6 +19,7 @@ from cluster.model.errors import ClusterError
 from cluster.model.ids import ServiceId, TaskId
 from cluster.model.logs import LogOptions
 from cluster.model.task import Task, TaskState
+from cluster.task_group import TaskGroup
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Follower:
         """Read the output, for `lines` to yield, until there will be no more."""
         known: frozenset[TaskId] = frozenset()
         options = self._options
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             while True:
                 with self._backend.watch() as changed:
                     snapshot = self._backend.snapshot()

@@ -6,7 +6,6 @@ Each line is a frame: stream (1 stdout, 2 stderr), three zeros, length (4 bytes,
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from cluster.api.streaming import stream
 from cluster.model.errors import Invalid
 from cluster.model.ids import ServiceId
 from cluster.model.logs import LogOptions, LogStream
+from cluster.task_group import TaskGroup
 
 _MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 _RAW = "application/vnd.docker.raw-stream"
@@ -63,7 +63,7 @@ class Logs:
         return await _stream(request, lines, task.service)
 
     async def _follow(self, request: web.Request, follower: Follower) -> web.StreamResponse:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             reading = group.create_task(follower.read())
             response = await _stream(request, follower.lines(), follower.service)
             reading.cancel()

@@ -33,6 +33,7 @@ from cluster.api.swarm import Swarm
 from cluster.api.system import API_VERSION, API_VERSION_MIN, OS_TYPE, System
 from cluster.api.tasks import Tasks
 from cluster.model.errors import ClusterError
+from cluster.task_group import TaskGroup
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ async def serve(
                 await _listen(Metrics(backend, requests), *metrics_listen, stack)
             await web.SockSite(runner, listener).start()
             logger.info("API listens socket=%s", socket_path)
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 watching = tasks.create_task(events.run())
                 yield
                 watching.cancel()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from cluster.model.errors import ClusterError
+from cluster.task_group import TaskGroup
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ async def stream(
     response = web.StreamResponse(headers={"Content-Type": content_type})
     await response.prepare(request)
     try:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             watcher = group.create_task(_raise_when_gone(request))
             async for piece in pieces:
                 await response.write(piece)

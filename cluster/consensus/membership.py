@@ -19,6 +19,7 @@ from cluster.consensus.requests import Reply
 from cluster.consensus.sessions import Outcome
 from cluster.consensus.transport import Mesh
 from cluster.model.errors import ClusterError, FailedPrecondition, Invalid, Unavailable
+from cluster.task_group import TaskGroup
 
 _JOINER_S = 5.0
 """How long a joiner may take to answer."""
@@ -35,10 +36,10 @@ class Membership:
         self._core = core
         self._mesh = mesh
         self._driver = driver
-        self._group: asyncio.TaskGroup | None = None
+        self._group: TaskGroup | None = None
         self._session_waiters: set[asyncio.Event] = set()
 
-    def start(self, group: asyncio.TaskGroup) -> None:
+    def start(self, group: TaskGroup) -> None:
         """Serve with tasks of `group`."""
         self._group = group
 

@@ -48,6 +48,7 @@ from cluster.consensus.sessions import Sessions, StateMachine
 from cluster.consensus.snapshots import SnapshotStore
 from cluster.consensus.transport import Mesh, MeshStats
 from cluster.model.errors import FailedPrecondition, Invalid, Unavailable
+from cluster.task_group import TaskGroup
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -151,7 +152,7 @@ class RaftNode:
         )
         self._proposals = Proposals(self._requests)
         self._deadlines = Deadlines()
-        self._group: asyncio.TaskGroup | None = None
+        self._group: TaskGroup | None = None
         self._has_ended = False
         self._was_removed = False
         self._seen: tuple[tuple[str | None, int, bool], int] = ((None, -1, False), -1)
@@ -166,7 +167,7 @@ class RaftNode:
             StorageFailure: the disk failed; end the process, so that another manager leads.
         """
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 self._group = group
                 self._membership.start(group)
                 group.create_task(self._mesh.run())

@@ -32,6 +32,7 @@ from cluster.consensus.messages import (
     encode,
 )
 from cluster.consensus.wal import Identity
+from cluster.task_group import TaskGroup
 
 ALPN = "hivewire-raft/1"
 
@@ -109,7 +110,7 @@ class Mesh:
         self._unflushed: set[OutgoingLink] = set()
         self._dialers: dict[str, asyncio.Task[None]] = {}
         self._wakes: dict[str, asyncio.Event] = {}
-        self._group: asyncio.TaskGroup | None = None
+        self._group: TaskGroup | None = None
         self._dials = 0
         self._dials_failed = 0
         self._malformed = 0
@@ -118,7 +119,7 @@ class Mesh:
     async def run(self) -> None:
         """Keep a session to every peer, until cancelled."""
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 self._group = group
                 self._reconcile()
                 await asyncio.get_running_loop().create_future()

@@ -29,6 +29,7 @@ from cluster.model.errors import ClusterError
 from cluster.model.ids import NodeId, TaskId
 from cluster.model.logs import LogOptions
 from cluster.model.task import TaskStatus
+from cluster.task_group import TaskGroup
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ class SessionClient:
 
     async def run(self) -> None:
         """Keep a session until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(self._deliver())
             group.create_task(self._keep_session())
 

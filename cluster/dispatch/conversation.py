@@ -38,6 +38,7 @@ from cluster.dispatch.messages import (
 )
 from cluster.dispatch.outbox import StatusOutbox
 from cluster.model.assignment import ClusterInfo
+from cluster.task_group import TaskGroup
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Conversation:
         lost = SessionLost("ended")
         try:
             await self._greet()
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 group.create_task(self._listen(group))
                 group.create_task(self._beat())
                 group.create_task(self._tell_statuses())
@@ -120,7 +121,7 @@ class Conversation:
             raise MalformedMessage("the first message is no welcome")
         self._period_s = welcome.heartbeat_period_s
 
-    async def _listen(self, group: asyncio.TaskGroup) -> None:
+    async def _listen(self, group: TaskGroup) -> None:
         logs = LogSender(self._user.read_log, self._send, group)
         while True:
             message = decode_from_manager_untrusted(await self._channel.receive())

@@ -58,6 +58,7 @@ from cluster.dispatch.server import SessionServer
 from cluster.model.errors import ClusterError, Forbidden, Unavailable
 from cluster.model.ids import ClusterId
 from cluster.store.replica import Replica
+from cluster.task_group import TaskGroup
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +216,7 @@ class Endpoints:
                     await channel.send(encode_body(LogPage(page)))
             await channel.close(CloseCode.NORMAL, "")
 
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             sending = group.create_task(_until_closed(send()))
             await _until_closed(channel.receive())
             sending.cancel()

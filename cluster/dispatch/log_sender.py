@@ -21,6 +21,7 @@ from cluster.dispatch.messages import (
 from cluster.model.errors import ClusterError
 from cluster.model.ids import TaskId
 from cluster.model.logs import LogOptions
+from cluster.task_group import TaskGroup
 
 ReadLog = Callable[[TaskId, LogOptions], AsyncGenerator[LogRecord]]
 """Yields the lines of one task; raises ClusterError or OSError if there are none to be had."""
@@ -47,7 +48,7 @@ class LogSender:
         self,
         read: ReadLog,
         send: Callable[[NodeMessage], Awaitable[None]],
-        group: asyncio.TaskGroup,
+        group: TaskGroup,
     ) -> None:
         self._read = read
         self._send = send
@@ -78,7 +79,7 @@ class LogSender:
         lines: asyncio.Queue[LogRecord | None] = asyncio.Queue(LINES_AHEAD)
         error = ""
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 reading = group.create_task(self._read_all(request, lines))
                 while page := await _next_page(lines):
                     await credit.acquire()

@@ -31,6 +31,7 @@ from cluster.dispatch.messages import (
 from cluster.model.errors import Unavailable
 from cluster.model.ids import NodeId, TaskId
 from cluster.model.logs import LogOptions
+from cluster.task_group import TaskGroup
 
 logger = logging.getLogger(__name__)
 
@@ -169,11 +170,11 @@ class LogBroker:
 
     def __init__(self) -> None:
         self._nodes: dict[NodeId, NodeLogs] = {}
-        self._group: asyncio.TaskGroup | None = None
+        self._group: TaskGroup | None = None
 
     async def run(self) -> None:
         """Own the reading from other managers, until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             self._group = group
             try:
                 await asyncio.get_running_loop().create_future()

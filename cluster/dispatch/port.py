@@ -29,6 +29,7 @@ from cluster.ca.tls import ALPN_RAFT, identity_of, selected_protocol
 from cluster.dispatch.channel import notice_dead_peer
 from cluster.model.ids import ClusterId
 from cluster.model.node import Role
+from cluster.task_group import TaskGroup
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class ControlPort:
         loop = asyncio.get_running_loop()
         if self._listener is None:
             raise RuntimeError("the port is not open")
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             while True:
                 try:
                     connection, address = await loop.sock_accept(self._listener)

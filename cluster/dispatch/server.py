@@ -59,6 +59,7 @@ from cluster.model.assignment import Assignment, ClusterInfo
 from cluster.model.errors import ClusterError
 from cluster.model.ids import NodeId, new_id
 from cluster.store.replica import Replica
+from cluster.task_group import TaskGroup
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ class SessionServer:
     async def run(self) -> None:
         """Keep all sessions up to date until cancelled; then end them."""
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 group.create_task(self._watch())
                 group.create_task(self._statuses.run())
                 group.create_task(self._report())
@@ -238,7 +239,7 @@ class SessionServer:
         return self._view
 
     async def _end_all(self) -> None:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for session in self._sessions.values():
                 reason = "this manager is stopping"
                 group.create_task(session.channel.close(CloseCode.GOING_AWAY, reason))
@@ -301,7 +302,7 @@ class SessionServer:
         self._sighted.set()
         logger.info("session begun: node=%s address=%s", node, address)
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 group.create_task(self._tell(session))
                 group.create_task(self._describe(session, address))
                 group.create_task(self._listen(session, group))
@@ -377,7 +378,7 @@ class SessionServer:
             else:
                 return
 
-    async def _listen(self, session: _Session, group: asyncio.TaskGroup) -> None:
+    async def _listen(self, session: _Session, group: TaskGroup) -> None:
         while True:
             grace_s = HEARTBEATS_MISSED_MAX * self._view.info.heartbeat_period_s
             try:
@@ -401,9 +402,7 @@ class SessionServer:
         if self._sessions.get(session.node) is session:
             self._sightings.saw(session.node, self._loop.time())
 
-    async def _receive(
-        self, session: _Session, message: NodeMessage, group: asyncio.TaskGroup
-    ) -> None:
+    async def _receive(self, session: _Session, message: NodeMessage, group: TaskGroup) -> None:
         match message:
             case Heartbeat(number=number, ring=ring):
                 self._note_ring(session, ring)

@@ -22,6 +22,7 @@ from typing import Protocol, cast
 from cluster.local.control import Answer, NodeStatus, Request, ask, ask_with_socket
 from cluster.local.layout import load
 from cluster.model.errors import ClusterError, Unavailable
+from cluster.task_group import TaskGroup
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Forwarder:
 
     async def run(self) -> None:
         """Follow the supervisor until it is gone."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             while True:
                 request = Request(do="ports", unheard=self._unheard())
                 try:
@@ -69,7 +70,7 @@ class Forwarder:
             for listener in self._open.values():
                 listener.close()
 
-    async def _follow(self, answer: Answer, group: asyncio.TaskGroup) -> None:
+    async def _follow(self, answer: Answer, group: TaskGroup) -> None:
         wanted = {
             (node.name, protocol, port): node
             for node in answer.nodes
@@ -92,7 +93,7 @@ class Forwarder:
     def _unheard(self) -> list[str]:
         return [why for _, why in sorted(self._failed.items())][:UNHEARD_MAX]
 
-    async def _listen(self, key: Listener, node: NodeStatus, group: asyncio.TaskGroup) -> _Closable:
+    async def _listen(self, key: Listener, node: NodeStatus, group: TaskGroup) -> _Closable:
         _, protocol, port = key
         if protocol != "udp":
             return await asyncio.start_server(
@@ -123,7 +124,7 @@ class Forwarder:
         try:
             inside = await self._connect(key)
             there_reader, there_writer = await asyncio.open_connection(sock=inside)
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 group.create_task(_copy(reader, there_writer))
                 group.create_task(_copy(there_reader, writer))
         except* (ClusterError, OSError):

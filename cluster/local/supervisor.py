@@ -22,6 +22,7 @@ from cluster.local.daemons import LocalCluster, kill, make_underlay, reap, start
 from cluster.local.forming import form, watch_ports
 from cluster.local.layout import LocalNode, load
 from cluster.model.errors import ClusterError, FailedPrecondition, Invalid
+from cluster.task_group import TaskGroup
 
 REQUEST_BYTES_MAX = 64 * 1024
 CONNECT_TIMEOUT_S = 5.0
@@ -107,7 +108,7 @@ async def serve(cluster: LocalCluster, stop: asyncio.Event) -> None:
     listener.bind(str(path))
     listener.listen(64)
     listener.setblocking(False)
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         while True:
             connection, _ = await loop.sock_accept(listener)
             group.create_task(_one(cluster, connection, stop))
@@ -147,7 +148,7 @@ async def run(directory: Path) -> None:
     loop.add_signal_handler(signal.SIGCHLD, reap, cluster)
     for node in cluster.layout.nodes:
         start_daemon(cluster, node)
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         running = [
             group.create_task(serve(cluster, stop)),
             group.create_task(watch_ports(cluster)),

@@ -32,6 +32,7 @@ from cluster.node.state_file import MembershipRecord
 from cluster.runtime.base import RuntimeFailure
 from cluster.runtime.cgroups import Cgroups
 from cluster.runtime.process import ProcessRuntime
+from cluster.task_group import TaskGroup
 from dataplane.dns.resolv_conf import parse_upstreams
 from dataplane.dns.server import (
     ADDRESS,
@@ -156,7 +157,7 @@ class Agent:
 
     async def run(self) -> None:
         """Take part until cancelled; tasks run on afterwards."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             self._session = group.create_task(self.client.run())
             info = await self._info
             peer = self._make_peer(info)

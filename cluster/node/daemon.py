@@ -26,6 +26,7 @@ from cluster.node import footprint, http_log
 from cluster.node.config import NodeConfig
 from cluster.node.node import Node
 from cluster.node.state_file import CorruptMembershipError
+from cluster.task_group import TaskGroup
 from dataplane.kernel import preflight
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ async def _run(config: NodeConfig) -> None:
     serving = serve(
         node, config.api_socket, group=_group(config), metrics_listen=config.metrics_listen
     )
-    async with serving, asyncio.TaskGroup() as group:
+    async with serving, TaskGroup() as group:
         living = group.create_task(node.run())
         await stop.wait()
         living.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
@@ -16,6 +15,7 @@ from cluster.state.changes import Change, PutCluster
 from cluster.state.snapshot import Snapshot
 from cluster.store.proposer import Proposer
 from cluster.store.replica import Replica
+from cluster.task_group import TaskGroup
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Leader:
             self._replica.watch() as nodes_changed,
             self._replica.watch() as keys_changed,
         ):
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 group.create_task(
                     reconcile(
                         "tasks",

@@ -35,6 +35,7 @@ from cluster.node.state_file import MembershipRecord
 from cluster.state.snapshot import Snapshot
 from cluster.store.proposer import Proposer
 from cluster.store.replica import Replica
+from cluster.task_group import TaskGroup
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ class Manager:
         host, _, port = self._record.listen.rpartition(":")
         await self._port.open(host.strip("[]"), int(port))
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 group.create_task(self._port.run())
                 group.create_task(self.raft.run())
                 group.create_task(self.sessions.run())
@@ -263,7 +264,7 @@ class Manager:
                 changed.clear()
                 if self.raft.is_leader:
                     term = self.raft.term
-                    async with asyncio.TaskGroup() as group:
+                    async with TaskGroup() as group:
                         leading = group.create_task(self._run_leader())
                         unheard = group.create_task(self._hand_over_if_unheard())
                         while self.raft.is_leader and self.raft.term == term:

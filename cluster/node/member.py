@@ -26,6 +26,7 @@ from cluster.node.identity import NodeIdentity
 from cluster.node.manager import Manager
 from cluster.node.state_file import MembershipRecord
 from cluster.runtime.cgroups import Cgroups
+from cluster.task_group import TaskGroup
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Member:
         """
         credentials, identity = self._certificates.load_at_any_time()
         contexts = tls_contexts(self._certificates, self.record.cluster)
-        async with http_session() as session, asyncio.TaskGroup() as group:
+        async with http_session() as session, TaskGroup() as group:
             peers = Peers(session, contexts)
             self.agent = Agent(
                 config=self._config,
@@ -138,7 +139,7 @@ class Member:
         await agent.leave()
 
     async def _manage(self, manager: Manager) -> None:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(manager.run())
             await manager.ready.wait()
             if self.record.is_joining_raft:

@@ -48,6 +48,7 @@ from cluster.runtime.base import LogLine
 from cluster.runtime.cgroups import Cgroups
 from cluster.state.changes import Change
 from cluster.state.snapshot import Snapshot
+from cluster.task_group import TaskGroup
 from dataplane.kernel.uplink import own_addresses
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class Node:
             self._absent.clear()
             self._present.set()
             try:
-                async with asyncio.TaskGroup() as group:
+                async with TaskGroup() as group:
                     running = group.create_task(self._member.run())
                     await self._changed.wait()
                     running.cancel()

@@ -27,6 +27,7 @@ from cluster.dispatch.messages import (
 from cluster.model.errors import Unavailable
 from cluster.model.ids import NodeId, TaskId
 from cluster.model.logs import LogOptions, LogStream
+from cluster.task_group import TaskGroup
 from tests.unit.dispatch.control_plane import RecordingAgent, wait_until
 
 N1, N2 = NodeId("n1"), NodeId("n2")
@@ -43,7 +44,7 @@ def lines(task: TaskId, count: int, size: int = 1) -> list[LogRecord]:
 class Node:
     """A node with a session to the broker's manager, messages delivered at once."""
 
-    def __init__(self, broker: LogBroker, node: NodeId, group: asyncio.TaskGroup) -> None:
+    def __init__(self, broker: LogBroker, node: NodeId, group: TaskGroup) -> None:
         self.agent = RecordingAgent()
         self.sent: list[NodeMessage] = []
         self.sender = LogSender(self.agent.read_log, self._to_manager, group)
@@ -63,9 +64,9 @@ class Node:
 
 
 @asynccontextmanager
-async def brokerage() -> AsyncGenerator[tuple[LogBroker, asyncio.TaskGroup]]:
+async def brokerage() -> AsyncGenerator[tuple[LogBroker, TaskGroup]]:
     broker = LogBroker()
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         running = group.create_task(broker.run())
         await asyncio.sleep(0)
         yield broker, group
