@@ -30,6 +30,10 @@ from dataplane.state import NodeState, Port, wanted_state
 _VXLAN_OVERHEAD_BYTES = 50
 _ERRORS_SHOWN_MAX = 3
 _ALL = Abilities()
+_SYSCTLS = Path("/proc/sys/net/netfilter")
+_TCP_TIMEOUT = "nf_conntrack_tcp_timeout_"
+_NFT_NAMES = {"max_retrans": "retrans", "unacknowledged": "unack"}
+"""Those that nft has other names for than sysctl."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +175,23 @@ def _outcome(failures: Failures, wanted: NodeState) -> Outcome:
 
 
 def _abilities(nft: Nft, usable: Abilities) -> Abilities:
+    has_timeouts = usable.has_timeouts and _takes(nft, ingress_rules.timeouts_probe())
+    timeouts_s = _timeouts()  # there, now that the probe has had the module loaded
+    has_timeouts = has_timeouts and _takes(nft, ingress_rules.timeouts_probe(timeouts_s))
     return Abilities(
         has_egress_hook=usable.has_egress_hook and _takes(nft, ingress_rules.EGRESS_HOOK_PROBE),
-        has_timeouts=usable.has_timeouts and _takes(nft, ingress_rules.TIMEOUTS_PROBE),
+        has_timeouts=has_timeouts,
+        timeouts_s=timeouts_s if has_timeouts else (),
     )
+
+
+def _timeouts() -> tuple[tuple[str, int], ...]:
+    """Return the TCP time-outs of this node's connections, by nft's names of the states."""
+    found: dict[str, int] = {}
+    for path in _SYSCTLS.glob(f"{_TCP_TIMEOUT}*"):
+        state = path.name.removeprefix(_TCP_TIMEOUT)
+        found[_NFT_NAMES.get(state, state)] = int(path.read_text())
+    return tuple(sorted(found.items()))
 
 
 def _takes(nft: Nft, probe: str) -> bool:

@@ -54,21 +54,26 @@ _BALANCE = "fib daddr type local meta l4proto . th dport vmap @ports"
 _TIMEOUT = "unanswered"
 _SYN_SENT_S = 2
 """A client repeats its SYN after 1 s and 2 s more (RFC 6298): the second time it goes elsewhere."""
-_TIMEOUT_BLOCK = [
-    f" ct timeout {_TIMEOUT} {{",
-    "  protocol tcp",
-    "  l3proto ip",
-    f"  policy = {{ syn_sent : {_SYN_SENT_S} }}",
-    " }",
-]
+
+
+def _timeout_block(others: Sequence[tuple[str, int]] = ()) -> list[str]:
+    """Return the lines of the time-outs; others: see `Abilities.timeouts_s`."""
+    policy = {**dict(others), "syn_sent": _SYN_SENT_S}
+    values = ", ".join(f"{state} : {seconds}" for state, seconds in policy.items())
+    head = [f" ct timeout {_TIMEOUT} {{", "  protocol tcp", "  l3proto ip"]
+    return [*head, f"  policy = {{ {values} }}", " }"]
+
 
 EGRESS_HOOK_PROBE = (
     "table netdev hivewire_probe {\n chain egress {\n"
     '  type filter hook egress device "lo" priority 0;\n }\n}\n'
 )
 """To be checked, not applied: passes where the kernel has an egress hook."""
-TIMEOUTS_PROBE = "\n".join(["table ip hivewire_probe {", *_TIMEOUT_BLOCK, "}\n"])
-"""Likewise, where it has time-outs of their own for connections."""
+
+
+def timeouts_probe(others: Sequence[tuple[str, int]] = ()) -> str:
+    """Return what passes where the kernel has time-outs of their own for connections."""
+    return "\n".join(["table ip hivewire_probe {", *_timeout_block(others), "}\n"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,9 @@ class Abilities:
     """NETFILTER_EGRESS, Linux 5.16."""
     has_timeouts: bool = True
     """NF_CONNTRACK_TIMEOUT."""
+    timeouts_s: tuple[tuple[str, int], ...] = ()
+    """The node's own TCP time-outs (sysctl), by nft's names of the states, to be kept but for one:
+    nft gives those that are not named values of its own. Sorted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,8 @@ def render(rules: IngressRules, kernel: Abilities) -> Rendered:
     base = rules.base
     digest = nft.digest(
         (
-            f"{base.index} {base.address} {base.port} {kernel}",
+            f"{base.index} {base.address} {base.port} {kernel.has_egress_hook}",
+            *_timeouts(kernel),
             *(f"{peer.index} {peer.address}" for peer in _sorted(rules.peers)),
             *nft.describe(targets),
         )
@@ -138,7 +147,7 @@ def _tables(
         TABLE_NAME,
         [
             *generation,
-            *(_TIMEOUT_BLOCK if rendered.kernel.has_timeouts else []),
+            *_timeouts(rendered.kernel),
             *nft.set_block("nodes", "ipv4_addr", _nodes(rules)),
             *nft.balancer_blocks(_BALANCER, targets, rotation),
             *_hooks(rules, has_egress_hook=has_hook),
@@ -167,6 +176,10 @@ def delta(before: Rendered, after: Rendered, rotation: int) -> tuple[str, ...]:
 def remove() -> str:
     """Return the commands that remove both tables."""
     return nft.delete_table(TABLE_NAME) + nft.delete_table(EGRESS_TABLE_NAME)
+
+
+def _timeouts(kernel: Abilities) -> list[str]:
+    return _timeout_block(kernel.timeouts_s) if kernel.has_timeouts else []
 
 
 def _hooks(rules: IngressRules, *, has_egress_hook: bool) -> list[str]:

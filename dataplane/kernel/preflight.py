@@ -54,7 +54,7 @@ def degraded() -> list[str]:
             "the kernel has no egress hook (NETFILTER_EGRESS, Linux 5.16): ingress uses a "
             "routing rule per node, which costs throughput with hundreds of nodes"
         ),
-        ingress_rules.TIMEOUTS_PROBE: (
+        ingress_rules.timeouts_probe(): (
             "the kernel has no time-outs of their own for connections (NF_CONNTRACK_TIMEOUT): a "
             "connection that a replica does not answer is not tried with another"
         ),

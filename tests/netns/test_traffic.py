@@ -239,6 +239,24 @@ async def test_large_transfers_pass_through_overlay_and_ingress(three: Lab) -> N
             assert await reader.readexactly(len(line)) == line
 
 
+async def test_connections_to_published_ports_have_the_time_outs_of_the_node(
+    tmp_path: Path,
+) -> None:
+    async with lab(tmp_path) as made:
+        place = made.nodes[1].namespace
+        tuned = "net/netfilter/nf_conntrack_tcp_timeout_established"
+        netns.run_in_namespace(place, lambda: netns.write_sysctl(tuned, "600"))
+        await made.apply(WORLD)
+        await made.serve(*WEB)
+        async with connection(made.client, underlay(1), PUBLISHED) as (reader, _):
+            await reader.readline()
+            tracked = Path("/proc/thread-self/net/nf_conntrack")
+            table = netns.run_in_namespace(place, tracked.read_text)
+    (entry,) = [line for line in table.splitlines() if f"dport={PUBLISHED} " in line]
+    assert "ESTABLISHED" in entry
+    assert 590 <= int(entry.split()[4]) <= 600
+
+
 async def test_ingress_with_what_every_kernel_has(tmp_path: Path) -> None:
     async with lab(tmp_path, options=("bare-kernel",)) as made:
         await made.apply(WORLD)

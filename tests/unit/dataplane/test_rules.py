@@ -96,7 +96,7 @@ def test_no_services_no_table() -> None:
 def test_digest_tells_what_a_table_holds() -> None:
     everything = {
         rules(world, kernel).digest
-        for kernel in (ABLE, BARE, Abilities(has_timeouts=False))
+        for kernel in (ABLE, BARE, Abilities(timeouts_s=(("established", 600),)))
         for world in (
             WORLD,
             replace(WORLD, nodes=2),
