@@ -309,15 +309,21 @@ class RaftNode:
 
         async def transfer() -> None:
             old = self.leader_id
+
+            def is_done() -> bool:
+                return self.leader_id == to if to else self.leader_id not in {None, old}
+
             with self.watch_leadership() as changed:
-                while True:
+                while not is_done():
                     await self._change(RequestKind.TRANSFER, (to or "").encode())
                     if len(self._core.roster.members) < 2:  # noqa: PLR2004 - nobody else
                         return
                     changed.clear()
-                    if self.leader_id == to or (not to and self.leader_id not in {None, old}):
-                        return
-                    await changed.wait()
+                    while not is_done():
+                        await changed.wait()
+                        changed.clear()
+                        if self.leader_id is not None:  # else who is asked next is the new one
+                            break
 
         await self._in_time(transfer(), timeout_s)
 

@@ -189,8 +189,14 @@ class Voting:
         if engine_clock() > wanted.deadline:
             self._hand_over = None
             return
+        # One that stands still is connected and has everything, too.
+        answering = self._engine.responded_since(
+            engine_clock() - self._config.election_timeout_s_max
+        )
         for node_id, node in nodes.items():
-            is_ready = self._engine.match_index(node) == self._wal.last_index
+            is_ready = (
+                node_id in answering and self._engine.match_index(node) == self._wal.last_index
+            )
             is_wanted = wanted.target in {node_id, ""}
             if is_ready and is_wanted and node_id in connected and not wanted.is_sent:
                 wanted.is_sent = True

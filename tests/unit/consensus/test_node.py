@@ -361,6 +361,19 @@ async def test_leadership_is_handed_over(tmp_path: Path) -> None:
             await leader.node.transfer_leadership("stranger")
 
 
+async def test_leadership_that_anybody_may_take_is_not_handed_on(tmp_path: Path) -> None:
+    async with running(tmp_path, 3) as (cluster, _):
+        leader = await one_leader(cluster)
+        term = leader.node.term
+
+        await leader.node.transfer_leadership()
+
+        assert not leader.node.is_leader
+        await leader.node.propose(b"x")
+        assert not leader.node.is_leader
+        assert leader.node.term == term + 1
+
+
 async def test_snapshots_bring_up_a_joiner(tmp_path: Path) -> None:
     config = RaftConfig(
         election_timeout_s_min=0.1,
