@@ -69,11 +69,10 @@ CATCH_UP_S = 2.0
 """How long a session waits for this manager to have seen what its node has seen."""
 CHANGES_S = 0.1
 """Least time between two differences of one assignment (swarmkit manager/dispatcher)."""
-OUT_OF_TOUCH_S = 8.0
+OUT_OF_TOUCH_S = 5.0
 """A manager that the leader has not heard for so long tells nodes nothing new, and nobody of them:
-they need another manager. Above what a leader takes that is not heard by anybody to hand over; with
-the search for that manager, below the three heartbeat periods after which the leader takes a node
-for DOWN."""
+they need another manager. Well above an election; with the search for that manager, well below the
+three heartbeat periods after which the leader takes a node for DOWN."""
 SESSIONS_MAX = 10_000
 RETELL_PERIODS = 2
 """A node that holds other gossip keys so many heartbeat periods after it was told is told again."""

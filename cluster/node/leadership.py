@@ -15,35 +15,61 @@ from cluster.model.errors import ClusterError
 
 logger = logging.getLogger(__name__)
 
-UNHEARD_S = 3.0
-"""Seconds after which a manager's last report does not count: it reports once a second."""
+PATIENCE_S = 5.0
+"""How old a report may be: they come once a second, and one that is lost takes 3 s."""
+PATIENCE_S_MAX = 320.0
 CHECK_S = 1.0
 MISSES_MAX = 2
 """Looks in a row that find too few reports. More than one: after a standstill of this process, what
 came meanwhile is not read yet."""
 
 
-async def hand_over_if_unheard(
-    others: Callable[[], Collection[str]],
-    reporting: Callable[[float], Collection[str]],
-    hand_over: Callable[[], Awaitable[None]],
-) -> None:
-    """Hand over whenever no majority reports here; run this while leading, until cancelled.
+class Hearing:
+    """What one manager does about being a leader that is not reported to.
 
-    others: the other voters. reporting: managers that reported within so many seconds.
+    Each time it hands over, it is twice as patient the next time, until it has been heard: where
+    two managers cannot report to each other, neither can tell whose fault it is, and leadership
+    that goes to and fro would keep the silence of nodes from ever being noticed.
     """
-    await asyncio.sleep(UNHEARD_S)
-    misses = 0
-    while True:
-        unheard = {*others()} - {*reporting(UNHEARD_S)}
-        misses = 0 if is_majority_heard(len(others()), len(unheard)) else misses + 1
-        if misses >= MISSES_MAX:
-            logger.warning("handing over: managers do not report here: %s", sorted(unheard))
-            try:
-                await hand_over()
-            except ClusterError as error:
-                logger.warning("nobody took over: error=%s", error)
-        await asyncio.sleep(CHECK_S)
+
+    def __init__(
+        self,
+        others: Callable[[], Collection[str]],
+        reporting: Callable[[float], Collection[str]],
+        hand_over: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Take what it needs.
+
+        Args:
+            others: returns the other voters.
+            reporting: returns the managers that have reported within so many seconds.
+            hand_over: lets another manager lead; may raise ClusterError.
+        """
+        self._others = others
+        self._reporting = reporting
+        self._hand_over = hand_over
+        self._patience_s = PATIENCE_S
+
+    async def lead(self) -> None:
+        """Hand over whenever no majority reports here; run this while leading, until cancelled."""
+        await asyncio.sleep(self._patience_s)
+        misses = 0
+        while True:
+            others = {*self._others()}
+            unheard = others - {*self._reporting(self._patience_s)}
+            if is_majority_heard(len(others), len(unheard)):
+                misses, self._patience_s = 0, PATIENCE_S
+            else:
+                misses += 1
+            if misses >= MISSES_MAX:
+                misses = 0
+                self._patience_s = min(2.0 * self._patience_s, PATIENCE_S_MAX)
+                logger.warning("handing over: managers do not report here: %s", sorted(unheard))
+                try:
+                    await self._hand_over()
+                except ClusterError as error:
+                    logger.warning("nobody took over: error=%s", error)
+            await asyncio.sleep(CHECK_S)
 
 
 def is_majority_heard(others: int, unheard: int) -> bool:

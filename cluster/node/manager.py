@@ -30,7 +30,7 @@ from cluster.model.ids import NodeId, TaskId
 from cluster.model.logs import LogOptions
 from cluster.node.founding import data_key, forget_bootstrap, load_bootstrap
 from cluster.node.leader import Leader
-from cluster.node.leadership import hand_over_if_unheard
+from cluster.node.leadership import Hearing
 from cluster.node.state_file import MembershipRecord
 from cluster.state.snapshot import Snapshot
 from cluster.store.proposer import Proposer
@@ -110,6 +110,11 @@ class Manager:
             forward=self._report_to_leader,
             clock=clock,
             rng=rng,
+        )
+        self._hearing = Hearing(
+            others=lambda: self.raft.members().keys() - {record.node},
+            reporting=self.sessions.reporting,
+            hand_over=self.raft.transfer_leadership,
         )
         endpoints = Endpoints(
             cluster=record.cluster,
@@ -266,22 +271,15 @@ class Manager:
                     term = self.raft.term
                     async with TaskGroup() as group:
                         leading = group.create_task(self._run_leader())
-                        unheard = group.create_task(self._hand_over_if_unheard())
+                        hearing = group.create_task(self._hearing.lead())
                         while self.raft.is_leader and self.raft.term == term:
                             await changed.wait()
                             changed.clear()
                         leading.cancel()
-                        unheard.cancel()
+                        hearing.cancel()
                     logger.info("no longer leading: term=%d", term)
                 else:
                     await changed.wait()
-
-    async def _hand_over_if_unheard(self) -> None:
-        await hand_over_if_unheard(
-            others=lambda: self.raft.members().keys() - {self._record.node},
-            reporting=self.sessions.reporting,
-            hand_over=self.raft.transfer_leadership,
-        )
 
     async def _run_leader(self) -> None:
         while True:
