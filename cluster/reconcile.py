@@ -14,7 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from cluster.model.errors import ClusterError
+from cluster.model.errors import Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ async def _perform(
         return True
     try:
         await perform(actions)
-    except ClusterError as error:
+    except Unavailable as error:
         logger.warning("loop was refused, will retry: loop=%s error=%s", name, error)
         return False
     except Exception as error:

@@ -88,31 +88,29 @@ class Faults:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._faults: list[Fault] = []
+        self._killed: list[str] = []
+        self._frozen: list[int] = []
 
     def begin(self, faults: list[Fault]) -> None:
         """Bring them about, all at once."""
-        self._faults = list(faults)
         self._set_cuts([fault for fault in faults if isinstance(fault, Cut)])
         for fault in faults:
             if isinstance(fault, Killed):
                 request = Request(do="kill", node=fault.node, tasks=fault.tasks)
                 ask(self._layout.control_socket, request)
+                self._killed.append(fault.node)
             elif isinstance(fault, Frozen):
-                os.kill(self._daemon(fault.node), signal.SIGSTOP)
+                daemon = daemon_of(self._layout, self._layout.node(fault.node))
+                os.kill(daemon, signal.SIGSTOP)
+                self._frozen.append(daemon)
 
     def end(self) -> None:
         """End what `begin` brought about."""
+        while self._frozen:
+            os.kill(self._frozen.pop(), signal.SIGCONT)
+        while self._killed:
+            ask(self._layout.control_socket, Request(do="start", node=self._killed.pop()))
         self._set_cuts([])
-        for fault in self._faults:
-            if isinstance(fault, Killed):
-                ask(self._layout.control_socket, Request(do="start", node=fault.node))
-            elif isinstance(fault, Frozen):
-                os.kill(self._daemon(fault.node), signal.SIGCONT)
-        self._faults = []
-
-    def _daemon(self, name: str) -> int:
-        return daemon_of(self._layout, self._layout.node(name))
 
     def _set_cuts(self, cuts: list[Cut]) -> None:
         """Let the bridge that all nodes are on drop just what these cuts say."""

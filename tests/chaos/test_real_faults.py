@@ -168,8 +168,8 @@ def _trouble_of(world: World, node: LocalNode, web: set[str]) -> str:
 def bystanders(world: World, faults: list[Fault]) -> set[str]:
     """Return the nodes whose tasks these faults are no reason to touch.
 
-    They run, and have a way to a majority of managers that all have ways to each other; or, where
-    there is no such majority and so nobody to decide anything, no fault concerns them.
+    They run, and have ways to all managers of every majority that all have ways to each other; or,
+    where there is no such majority and so nobody to decide anything, no fault concerns them.
     """
     stopped = {fault.node for fault in faults if isinstance(fault, Killed | Frozen)}
     cuts = [fault for fault in faults if isinstance(fault, Cut)]
@@ -183,9 +183,14 @@ def bystanders(world: World, faults: list[Fault]) -> set[str]:
 
     running = [node.name for node in world.layout.nodes if node.name not in stopped]
     managers = [name for name in running if name.startswith("m")]
-    for majority in itertools.combinations(managers, MANAGERS // 2 + 1):
-        if all(joined(*pair) for pair in itertools.combinations(majority, 2)):
-            return {name for name in running if all(joined(name, m) for m in majority)}
+    leading = {
+        manager
+        for majority in itertools.combinations(managers, MANAGERS // 2 + 1)
+        if all(joined(*pair) for pair in itertools.combinations(majority, 2))
+        for manager in majority
+    }
+    if leading:
+        return {name for name in running if all(joined(name, m) for m in leading)}
     return {name for name in running if not any(name in (*c.sources, *c.targets) for c in cuts)}
 
 
@@ -246,8 +251,8 @@ def test_everything_is_right_after_random_faults(world: World) -> None:
                 calms.append((since, time.monotonic()))
                 assert not failed_in_calm(load, calms)
         finally:
-            faults.end()
             load.stopping.set()
+            faults.end()
         running.result()
     assert not failed_in_calm(load, calms)
     logger.info("%d of %d requests failed, none in calm", len(load.failures), load.count)
