@@ -100,7 +100,7 @@ async def test_it_is_more_patient_each_time_until_it_is_heard() -> None:
 
     manager.deaf_to.clear()
     await manager.lead(20.0 * PATIENCE_S)
-    manager.deaf_to = dict.fromkeys(("m2", "m3"), clock())
+    manager.deaf_to = {"m2": clock(), "m3": clock()}
     begun = clock()
     await manager.lead(20.0)
     assert manager.handed_over[0] - begun <= PATIENCE_S + MISSES_MAX * CHECK_S
