@@ -214,8 +214,8 @@ class RaftCore:
             self.change_members(MemberChange("move", member), _ignore)
 
     def responsive_members(self) -> set[str]:
-        """Return the other voters that this leader heard from within an election timeout."""
-        return self._engine.responded_since(engine_clock() - self._config.election_timeout_s_max)
+        """See `Voting.responsive_members`."""
+        return self._voting.responsive_members()
 
     def disconnected(self, node_id: str) -> None:
         """Note that the session to a peer ended: what was under way to it may be lost."""

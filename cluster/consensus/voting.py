@@ -118,6 +118,10 @@ class Voting:
             return is_majority(len(self._engine.responded_since(since)) + 1, voters)
         return self._leader_heard_at > since
 
+    def responsive_members(self) -> set[str]:
+        """Return the other voters that this leader heard from within an election timeout."""
+        return self._engine.responded_since(engine_clock() - self._config.election_timeout_s_max)
+
     def may_campaign(self) -> bool:
         """Decide on an election; the deadline has passed. If not yet, ask the others."""
         others = set(self._roster.others)
@@ -190,9 +194,7 @@ class Voting:
             self._hand_over = None
             return
         # One that stands still is connected and has everything, too.
-        answering = self._engine.responded_since(
-            engine_clock() - self._config.election_timeout_s_max
-        )
+        answering = self.responsive_members()
         for node_id, node in nodes.items():
             is_ready = (
                 node_id in answering and self._engine.match_index(node) == self._wal.last_index

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 
+from cluster.consensus.members import is_majority
 from cluster.model.errors import ClusterError
 
 logger = logging.getLogger(__name__)
@@ -74,4 +75,4 @@ class Hearing:
 
 def is_majority_heard(others: int, unheard: int) -> bool:
     """Tell whether a leader and those of the `others` that it hears are a majority of managers."""
-    return 2 * (1 + others - unheard) > 1 + others
+    return is_majority(1 + others - unheard, 1 + others)
