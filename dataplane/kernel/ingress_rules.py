@@ -89,6 +89,10 @@ class Abilities:
     nft gives those that are not named values of its own. Sorted."""
 
 
+LEAST_ABILITIES = Abilities(has_egress_hook=False, has_timeouts=False)
+"""What every kernel has that will do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rendered:
     """What the node's tables hold for some rules."""

@@ -25,7 +25,6 @@ from dataplane.state import wanted_state
 
 _NEEDED = "run as root, with CAP_NET_ADMIN and CAP_SYS_ADMIN, or inside a user namespace"
 _SOMEWHERE = IPv4Address("192.0.2.1")
-_NO_MORE_THAN_NEEDED = ingress_rules.Abilities(has_egress_hook=False, has_timeouts=False)
 
 
 def missing() -> list[str]:
@@ -129,7 +128,7 @@ def _some_rules() -> str:
     rules = wanted_state(plan).rules
     if rules is None:
         raise ValueError("a plan with an underlay has rules")
-    return ingress_rules.full(ingress_rules.render(rules, _NO_MORE_THAN_NEEDED), 0)
+    return ingress_rules.full(ingress_rules.render(rules, ingress_rules.LEAST_ABILITIES), 0)
 
 
 def _forget_nothing() -> None:

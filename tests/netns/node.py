@@ -15,15 +15,15 @@ import msgspec
 
 from dataplane.driver import DriverError
 from dataplane.kernel.driver import KernelDriver
-from dataplane.kernel.ingress_rules import Abilities
+from dataplane.kernel.ingress_rules import LEAST_ABILITIES, Abilities
 from dataplane.kernel.netns import CLONE_NEWNET, open_namespace
 from tests.netns.wire import Answer, decode_plan
 
-BARE = Abilities(has_egress_hook=False, has_timeouts=False)
-
 
 async def serve(run_directory: Path, options: list[str]) -> None:
-    driver = KernelDriver(run_directory, kernel=BARE if "bare-kernel" in options else Abilities())
+    driver = KernelDriver(
+        run_directory, kernel=LEAST_ABILITIES if "bare-kernel" in options else Abilities()
+    )
     while line := await asyncio.to_thread(sys.stdin.buffer.readline):
         answer = Answer()
         try:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataplane.kernel import ingress_rules, nft, vip_rules
-from dataplane.kernel.ingress_rules import Abilities
+from dataplane.kernel.ingress_rules import LEAST_ABILITIES, Abilities
 from dataplane.state import wanted_state
 from tests.netns.world import VIP, Replica, World
 
@@ -23,7 +23,6 @@ TESTDATA = Path(__file__).parent / "testdata"
 WEB = (Replica("a", 1, 11), Replica("b", 2, 12), Replica("c", 3, 13))
 WORLD = World(3, WEB, WEB)
 ABLE = Abilities()
-BARE = Abilities(has_egress_hook=False, has_timeouts=False)
 
 
 def check_golden(name: str, actual: str) -> None:
@@ -62,7 +61,7 @@ def test_node_tables() -> None:
 
 
 def test_node_tables_with_what_every_kernel_has() -> None:
-    text = ingress_rules.full(rules(WORLD, BARE), 0)
+    text = ingress_rules.full(rules(WORLD, LEAST_ABILITIES), 0)
 
     assert "timeout" not in text
     assert "netdev" not in text
@@ -96,7 +95,7 @@ def test_no_services_no_table() -> None:
 def test_digest_tells_what_a_table_holds() -> None:
     everything = {
         rules(world, kernel).digest
-        for kernel in (ABLE, BARE, Abilities(timeouts_s=(("established", 600),)))
+        for kernel in (ABLE, LEAST_ABILITIES, Abilities(timeouts_s=(("established", 600),)))
         for world in (
             WORLD,
             replace(WORLD, nodes=2),
