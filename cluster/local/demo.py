@@ -203,7 +203,10 @@ class Demo:
                 self._wait_for_replicas("web", replicas)
                 self._wait_until(f"{replicas} answer", partial(load.is_answered_by, replicas))
                 say(f"scaled web to {replicas}: {time.monotonic() - started:.2f} s")
-        check(not load.failures, f"{len(load.failures)} failed, first: {load.failures[:3]}")
+        check(
+            not load.failures,
+            f"{len(load.failures)} failed, first: {[text for _, text in load.failures[:3]]}",
+        )
         say(f"{load.count} requests flowed meanwhile, {len(load.failures)} failed")
 
     def kill_worker(self) -> None:
@@ -320,7 +323,8 @@ class Load:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self.stopping = threading.Event()
-        self.failures: list[str] = []
+        self.failures: list[tuple[float, str]] = []
+        """When a request that failed had begun (monotonic), and how it failed."""
         self.count = 0
         self._seen: collections.deque[tuple[float, str]] = collections.deque(maxlen=5000)
 
@@ -329,12 +333,14 @@ class Load:
         for node in itertools.cycle(self._layout.nodes):
             if self.stopping.is_set():
                 return
+            begun = time.monotonic()
             self.count += 1
             try:
                 answer = fetch(self._layout, node, UNDERLAY_CLIENTS[0])
                 self._seen.append((time.monotonic(), answer.task))
             except (ClusterError, OSError, http.client.HTTPException) as error:
-                self.failures.append(f"{node.name}: {error!r}")
+                after_s = time.monotonic() - begun
+                self.failures.append((begun, f"{node.name} after {after_s:.1f} s: {error!r}"))
 
     def is_answered_by(self, replicas: int) -> bool:
         """Return whether just so many different tasks answered in the last second."""

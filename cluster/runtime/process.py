@@ -110,7 +110,7 @@ class ProcessRuntime:
                 self._abandon(directory)
                 await self._remove_groups(execution.task_id)
                 raise
-        return _supervisor_pid(directory)
+        return supervisor_pid(directory)
 
     async def wait(self, task_id: str) -> Exit:
         """See `Runtime.wait`."""
@@ -241,23 +241,23 @@ def _send_signal(pidfd: int, number: int) -> None:
 
 
 def _has_ended(directory: Path) -> bool:
-    return not (directory / supervisor.ALIVE).exists() or not _supervisor_pid(directory)
+    return not (directory / supervisor.ALIVE).exists() or not supervisor_pid(directory)
 
 
 def _open_supervisor(directory: Path) -> int | None:
     """Return a pidfd of the task's supervisor; None: the task does not run."""
-    while pid := _supervisor_pid(directory):
+    while pid := supervisor_pid(directory):
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             continue  # it ended in between and gave up its lock
-        if _supervisor_pid(directory) == pid:
+        if supervisor_pid(directory) == pid:
             return pidfd  # it held the lock before and after: the pid cannot have changed hands
         os.close(pidfd)
     return None
 
 
-def _supervisor_pid(directory: Path) -> int:
+def supervisor_pid(directory: Path) -> int:
     """Return the pid of the process that holds the task's lock; 0: nobody does."""
     try:
         file = os.open(directory / supervisor.ALIVE, os.O_RDWR | os.O_CLOEXEC)

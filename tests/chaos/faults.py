@@ -7,11 +7,11 @@ import random
 import signal
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
 from cluster.local.control import Request, ask
 from cluster.local.layout import Layout, LocalNode
-from tests.e2e.lab import daemon_of
+from dataplane.kernel.nft import chain_block, replace_table
+from tests.e2e.lab import daemon_of, supervisor_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +119,9 @@ class Faults:
             for cut in cuts
             for source, target in _ways(cut)
         ]
-        text = "\n".join(
-            [
-                "table bridge chaos",
-                "delete table bridge chaos",
-                "table bridge chaos {",
-                "chain forward {",
-                "type filter hook forward priority 0;",
-                *rules,
-                "}",
-                "}",
-            ]
-        )
-        inside = ["nsenter", "-t", str(_supervisor(self._layout)), "--net"]
+        hook = "type filter hook forward priority 0"
+        text = replace_table("bridge chaos", chain_block("forward", rules, hook))
+        inside = ["nsenter", "-t", str(supervisor_of(self._layout)), "--net"]
         if os.geteuid() != 0:
             inside += ["--user", "--preserve-credentials"]
         subprocess.run([*inside, "nft", "-f", "-"], input=text.encode(), check=True)
@@ -145,16 +135,3 @@ def _ways(cut: Cut) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
 def _set(layout: Layout, names: tuple[str, ...]) -> str:
     nodes: list[LocalNode] = [layout.node(name) for name in names]
     return "{ " + ", ".join(node.address for node in nodes) + " }"
-
-
-def _supervisor(layout: Layout) -> int:
-    """Return process 1 of the cluster's namespaces, as it is known outside."""
-    wanted = f"cluster.local.supervisor\0{layout.directory}\0".encode()
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = entry.read_bytes()
-        except OSError:
-            continue
-        if command.endswith(wanted) and not command.startswith(b"unshare"):
-            return int(entry.parent.name)
-    raise AssertionError("the local cluster has no supervisor")

@@ -6,7 +6,6 @@ A seed does not replay how the daemons race, but what was done to them, and for 
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import itertools
 import json
@@ -14,9 +13,7 @@ import logging
 import os
 import random
 import shutil
-import struct
 import sys
-import threading
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +22,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local.demo import Api, fetch
-from cluster.local.layout import UNDERLAY_CLIENTS, Layout, LocalNode
+from cluster.local.demo import Api, Load
+from cluster.local.layout import Layout, LocalNode
 from cluster.model.errors import ClusterError
-from cluster.runtime.supervisor import ALIVE
+from cluster.runtime.process import supervisor_pid
 from tests.chaos import watch
 from tests.chaos.faults import Cut, Fault, Faults, Frozen, Killed, choose
 from tests.e2e import lab
@@ -44,8 +41,6 @@ SETTLED_S_MAX = 30.0
 CALM_S = 2.0
 REQUEST_S = 0.5
 """What begins later than so long before the next fault may meet it."""
-FLOCK = struct.Struct("hhqqi4x")
-"""struct flock of 64-bit Linux: type, whence, start, length, pid (fcntl(2))."""
 
 pytestmark = [
     lab.needs_namespaces,
@@ -76,23 +71,11 @@ class World:
     def tasks(self) -> dict[str, set[str]]:
         """Return the ids of the tasks that run on each node, whatever its daemon thinks."""
         return {
-            node.name: {path.name for path in self.layout.tasks(node).iterdir() if _runs(path)}
+            node.name: {
+                path.name for path in self.layout.tasks(node).iterdir() if supervisor_pid(path)
+            }
             for node in self.layout.nodes
         }
-
-
-def _runs(task: Path) -> bool:
-    """Tell whether the supervisor of a task holds its lock; it ends only after all else of it."""
-    try:
-        file = os.open(task / ALIVE, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        query = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        kind, *_ = FLOCK.unpack(fcntl.fcntl(file, fcntl.F_GETLK, query))
-        return bool(kind != fcntl.F_UNLCK)
-    finally:
-        os.close(file)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +137,7 @@ def _trouble_of(world: World, node: LocalNode, web: set[str]) -> str:
     alive = {m["Name"] for m in members if m["State"] == "alive"}
     if alive != {n.name for n in world.layout.nodes}:
         return f"{node.name} believes {sorted(alive)} alive"
-    answered = {fetch(world.layout, node, "").task.rpartition(".")[2] for _ in range(2 * len(web))}
+    answered = {lab.answer_at(world.layout, node) for _ in range(2 * len(web))}
     if answered != web:
         return f"{sorted(answered)} answer at {node.name}, wanted {sorted(web)}"
     for task in world.tasks()[node.name] - web:
@@ -288,30 +271,6 @@ def trouble_or_error(world: World) -> str:
         return trouble(world)
     except (ClusterError, OSError, ValueError, http.client.HTTPException) as error:
         return repr(error)
-
-
-class Load:
-    """Requests in a row, to all nodes in turn, until told to stop."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self.stopping = threading.Event()
-        self.count = 0
-        self.failures: list[tuple[float, str]] = []
-        """When a request that failed had begun, and how it failed."""
-
-    def run(self) -> None:
-        """Send them."""
-        for node in itertools.cycle(self._layout.nodes):
-            if self.stopping.is_set():
-                return
-            begun = time.monotonic()
-            self.count += 1
-            try:
-                fetch(self._layout, node, UNDERLAY_CLIENTS[0])
-            except (ClusterError, OSError, http.client.HTTPException) as error:
-                after_s = time.monotonic() - begun
-                self.failures.append((begun, f"{node.name} after {after_s:.1f} s: {error!r}"))
 
 
 def failed_in_calm(load: Load, calms: list[tuple[float, float]]) -> list[str]:

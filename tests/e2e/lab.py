@@ -18,7 +18,7 @@ import pytest
 
 from cluster.local import whoami
 from cluster.local.control import Request, ask
-from cluster.local.demo import Api
+from cluster.local.demo import Api, fetch
 from cluster.local.layout import Layout, LocalNode
 from cluster.local.lifecycle import start, stop
 from cluster.model.errors import ClusterError
@@ -73,6 +73,22 @@ def leader(api: Api) -> str:
     """Return the name of the leader as a node knows it, empty: of none."""
     nodes = api.nodes()
     return next((n for n, v in nodes.items() if v.manager and v.manager.leader), "")
+
+
+def states(api: Api) -> dict[str, str]:
+    """Return the state of each node by its host name; of several with one name any."""
+    nodes = json.loads(api.call("GET", "/nodes"))
+    return {n["Description"]["Hostname"]: n["Status"]["State"] for n in nodes}
+
+
+def networks(api: Api) -> set[str]:
+    """Return the names of all networks."""
+    return {network["Name"] for network in json.loads(api.call("GET", "/networks"))}
+
+
+def answer_at(layout: Layout, node: LocalNode) -> str:
+    """Return the id of the task that answers at a node's published port."""
+    return fetch(layout, node, "").task.rpartition(".")[2]
 
 
 def wait_until(what: str, condition: Callable[[], T], *, seconds: float = WAIT_S) -> T:
@@ -145,10 +161,21 @@ def broken_into(
 def daemon_of(layout: Layout, node: LocalNode) -> int:
     """Return the process that runs the node's daemon, as it is known outside the cluster."""
     wanted = f"--data-root\0{layout.data_root(node)}\0".encode()
+    return _process(lambda command: wanted in command)
+
+
+def supervisor_of(layout: Layout) -> int:
+    """Return process 1 of the cluster's namespaces, likewise."""
+    wanted = f"cluster.local.supervisor\0{layout.directory}\0".encode()
+    return _process(lambda line: line.endswith(wanted) and not line.startswith(b"unshare"))
+
+
+def _process(is_wanted: Callable[[bytes], bool]) -> int:
+    """Return the one process with such a command line (its arguments, each ended by a 0)."""
     found = [
         int(entry.parent.name)
         for entry in Path("/proc").glob("[0-9]*/cmdline")
-        if wanted in _read(entry)
+        if is_wanted(_read(entry))
     ]
     assert len(found) == 1
     return found[0]

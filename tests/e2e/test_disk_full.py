@@ -50,10 +50,6 @@ def fill(place: Path) -> Path:
     return ballast
 
 
-def names(api: Api) -> set[str]:
-    return {network["Name"] for network in json.loads(api.call("GET", "/networks"))}
-
-
 def is_running(layout: Layout, name: str) -> bool:
     status = ask(layout.control_socket, Request(do="status"))
     return next(node.pid for node in status.nodes if node.name == name) != 0
@@ -91,7 +87,7 @@ def test_a_leader_without_room_hands_over_and_comes_back(layout: Layout) -> None
 
     lab.wait_until("another one takes a write", lambda: write(m2, "meanwhile"))
     assert lab.leader(m2) in {"m2", "m3"}
-    assert acknowledged <= names(m2)
+    assert acknowledged <= lab.networks(m2)
 
     # It does not come back before there is room, and harms nobody by trying.
     ask(layout.control_socket, Request(do="start", node="m1"))
@@ -100,8 +96,8 @@ def test_a_leader_without_room_hands_over_and_comes_back(layout: Layout) -> None
         ask(layout.control_socket, Request(do="kill", node="m1"))
     ballast.unlink()
     ask(layout.control_socket, Request(do="start", node="m1"))
-    lab.wait_until("it has all there is", lambda: acknowledged <= names(m1))
+    lab.wait_until("it has all there is", lambda: acknowledged <= lab.networks(m1))
     lab.wait_until("it takes a write", lambda: write(m1, "after"))
-    assert acknowledged <= names(m2)
+    assert acknowledged <= lab.networks(m2)
     reachable = json.loads(m2.call("GET", "/nodes"))
     assert {n["ManagerStatus"]["Reachability"] for n in reachable} == {"reachable"}

@@ -5,7 +5,6 @@ Real processes and a real file system that is frozen (fsfreeze(8)), so it needs 
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Generator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local.demo import Api, fetch
+from cluster.local.demo import Api
 from cluster.local.layout import Layout
 from tests.e2e import lab
 
@@ -50,21 +49,12 @@ def layout(tmp_path: Path) -> Generator[Layout]:
         yield made
 
 
-def states(api: Api) -> dict[str, str]:
-    nodes = json.loads(api.call("GET", "/nodes"))
-    return {n["Description"]["Hostname"]: n["Status"]["State"] for n in nodes}
-
-
-def networks(api: Api) -> set[str]:
-    return {network["Name"] for network in json.loads(api.call("GET", "/networks"))}
-
-
 def test_a_leader_whose_disk_hangs_is_replaced_and_comes_back(layout: Layout) -> None:
     m1, m2 = (Api(layout.socket(layout.node(name))) for name in ("m1", "m2"))
     log = layout.log(layout.node("m1"))
     lab.create_web(m1, replicas=REPLICAS, port=8080)
     all_ready = dict.fromkeys((node.name for node in layout.nodes), "ready")
-    lab.wait_until("all nodes are ready", lambda: states(m2) == all_ready)
+    lab.wait_until("all nodes are ready", lambda: lab.states(m2) == all_ready)
     before = {task.id for task in m1.running("web")}
 
     def write() -> bool:
@@ -76,11 +66,11 @@ def test_a_leader_whose_disk_hangs_is_replaced_and_comes_back(layout: Layout) ->
         lab.wait_until("another one takes a write", write)
         assert lab.leader(m2) in {"m2", "m3"}
         lab.wait_until("it keeps no node from the others", lambda: SENT_AWAY in log.read_text())
-        assert states(m2) == all_ready
+        assert lab.states(m2) == all_ready
         m2.scale("web", 2 * REPLICAS)
-        lab.wait_until("it goes on forwarding", lambda: fetch(layout, layout.node("m1"), "").task)
-    lab.wait_until("it has all there is", lambda: "meanwhile" in networks(m1))
+        lab.wait_until("it goes on forwarding", lambda: lab.answer_at(layout, layout.node("m1")))
+    lab.wait_until("it has all there is", lambda: "meanwhile" in lab.networks(m1))
     lab.wait_until("all replicas run", lambda: len(m1.running("web")) == 2 * REPLICAS)
-    assert states(m1) == all_ready
+    assert lab.states(m1) == all_ready
     assert before < {task.id for task in m1.running("web")}
     assert "Traceback" not in log.read_text()

@@ -10,11 +10,12 @@ import pytest
 
 from cluster.agent.state_file import StateFile
 from cluster.local.control import Request, ask
-from cluster.local.demo import Api, fetch
+from cluster.local.demo import Api
 from cluster.local.layout import Layout
 from cluster.model.errors import ClusterError
 from tests.e2e import liar
 from tests.e2e.lab import (
+    answer_at,
     broken_into,
     create_web,
     local_cluster,
@@ -71,13 +72,9 @@ def serves(layout: Layout) -> bool:
     """Tell whether each manager's published port leads to all tasks that run, and to no other."""
     running = {task.id for task in api_of(layout, "m1").running("web")}
     return len(running) == REPLICAS and all(
-        {answer_at(layout, name) for _ in range(2 * REPLICAS)} == running for name in MANAGERS
+        {answer_at(layout, layout.node(name)) for _ in range(2 * REPLICAS)} == running
+        for name in MANAGERS
     )
-
-
-def answer_at(layout: Layout, name: str) -> str:
-    """Return the id of the task that answers at a node's published port."""
-    return fetch(layout, layout.node(name), "").task.rpartition(".")[2]
 
 
 def check_it_stays_out(layout: Layout, gone: str) -> None:
@@ -90,7 +87,7 @@ def check_it_stays_out(layout: Layout, gone: str) -> None:
         running = {task.id: task.node for task in api_of(layout, "m1").running("web")}
         assert gone not in running.values()
         for name in MANAGERS:
-            assert answer_at(layout, name) in running
+            assert answer_at(layout, layout.node(name)) in running
 
 
 def test_it_stays_out_whatever_it_does_until_it_joins_again(layout: Layout) -> None:

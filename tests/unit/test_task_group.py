@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 
 import pytest
 
@@ -25,6 +26,14 @@ async def fail_when_cancelled() -> None:
 async def wait_too_long() -> None:
     async with asyncio.timeout(1.0):
         await asyncio.sleep(2.0)
+
+
+async def is_ended_by_cancelling(work: Coroutine[None, None, None]) -> bool:
+    """Cancel `work` after a second, and tell whether that was its end."""
+    async with asyncio.TaskGroup() as outer:
+        task = outer.create_task(work)
+        asyncio.get_running_loop().call_later(1.0, task.cancel)
+    return task.cancelled()
 
 
 def cancelling() -> int:
@@ -61,10 +70,7 @@ async def test_who_is_cancelled_while_its_group_fails_hears_it_later() -> None:
         await asyncio.sleep(1.0)
         reached.append("life goes on")
 
-    async with asyncio.TaskGroup() as outer:
-        task = outer.create_task(one())
-        asyncio.get_running_loop().call_later(1.0, task.cancel)
-    assert task.cancelled()
+    assert await is_ended_by_cancelling(one())
     assert reached == ["failure"]
 
 
@@ -80,8 +86,5 @@ async def test_who_is_cancelled_in_a_group_without_failures_hears_it_once() -> N
             await asyncio.sleep(1.0)
             reached.append("tidied up")
 
-    async with asyncio.TaskGroup() as outer:
-        task = outer.create_task(one())
-        asyncio.get_running_loop().call_later(1.0, task.cancel)
-    assert task.cancelled()
+    assert await is_ended_by_cancelling(one())
     assert reached == ["tidied up"]
