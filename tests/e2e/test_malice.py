@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import time
 from collections import Counter
 from collections.abc import Generator
@@ -47,12 +48,18 @@ def _ready(api: Api) -> int:
 
 
 def fetch(layout: Layout, node: LocalNode, port: int = PORT) -> str:
-    """Return the name of the task that answers."""
+    """Return the name of the task that answers.
+
+    The connection ends by a reset: the replica would keep one that ended in order (TIME_WAIT), meet
+    the same client port by another entry with a challenge (RFC 5961), and the SYN repeated after it
+    would be another turn of the round robin.
+    """
     request = Request(do="connect", node=node.name, port=port)
     _, made = ask_with_socket(layout.control_socket, request)
     assert made is not None
     with made as connection:
         connection.settimeout(5.0)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         with connection.makefile("rb") as answer:
             body = answer.read().partition(b"\r\n\r\n")[2]
