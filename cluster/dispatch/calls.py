@@ -38,6 +38,8 @@ CONNECT_S = 2.0
 """TCP and TLS together. Short, because there are other managers to ask."""
 REQUEST_S = 10.0
 _ERROR_STATUS = 400
+_OUTSIDE_ITS_TIMES = (9, 10)
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED (OpenSSL's x509_vfy.h)."""
 _T = TypeVar("_T")
 
 
@@ -163,6 +165,8 @@ def _explanation(error: BaseException, whom: str) -> Unavailable:
         return NotThatManager(f"{whom} is not who was called: {cause.args[0]}")
     if isinstance(cause, ssl.SSLCertVerificationError):
         reason = cause.verify_message or cause.reason
+        if cause.verify_code in _OUTSIDE_ITS_TIMES:
+            reason += "; is a clock wrong, there or here?"
         return NotThatManager(f"{whom} is not who was called: its certificate is wrong ({reason})")
     if isinstance(error, TimeoutError):
         return Unavailable(f"{whom} did not answer in time")

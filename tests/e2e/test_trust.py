@@ -314,13 +314,22 @@ async def test_too_long_expired_or_removed_does_not_even_renew(
                 await peers.renew([manager.at], new_request().csr)
 
 
+async def test_a_manager_from_the_future_is_not_believed(world: World) -> None:
+    ahead = Manager(world)
+    ahead.certified = world.certify(Role.MANAGER, now=real_clock() + 10 * 86400)
+    ahead.contexts = ahead.certified.contexts()
+    async with running(ahead):
+        with pytest.raises(NotThatManager, match="not yet valid; is a clock wrong"):
+            await open_session(world.certify(Role.WORKER), ahead.at)
+
+
 async def test_an_expired_manager_is_not_believed(world: World) -> None:
     old = Manager(world)
     old.certified = world.certify(Role.MANAGER, now=real_clock() - 10 * 86400)
     old.contexts = old.certified.contexts()
     worker = world.certify(Role.WORKER)
     async with running(old):
-        with pytest.raises(NotThatManager, match="certificate has expired"):
+        with pytest.raises(NotThatManager, match="has expired; is a clock wrong"):
             await open_session(worker, old.at)
         # It renews its own certificate, being an authority, and is believed again.
         fresh = world.certify(Role.MANAGER, node=old.node)
