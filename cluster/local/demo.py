@@ -84,7 +84,9 @@ class _Version(msgspec.Struct):
     index: int = msgspec.field(name="Index")
 
 
-class _Service(msgspec.Struct):
+class _Specified(msgspec.Struct):
+    """A service or a node."""
+
     id: str = msgspec.field(name="ID")
     version: _Version = msgspec.field(name="Version")
     spec: dict[str, object] = msgspec.field(name="Spec")
@@ -130,11 +132,13 @@ class Api:
 
     def scale(self, service: str, replicas: int) -> None:
         """Set a service's number of replicas."""
-        data = self.call("GET", f"/services/{service}")
-        found = msgspec.json.decode(data, type=_Service)
-        spec = {**found.spec, "Mode": {"Replicated": {"Replicas": replicas}}}
-        path = f"/services/{found.id}/update?version={found.version.index}"
-        self.call("POST", path, spec)
+        self.update("services", service, Mode={"Replicated": {"Replicas": replicas}})
+
+    def update(self, kind: str, name: str, **changes: object) -> None:
+        """Change parts of the spec of a service or a node; kind: `services` or `nodes`."""
+        found = msgspec.json.decode(self.call("GET", f"/{kind}/{name}"), type=_Specified)
+        path = f"/{kind}/{found.id}/update?version={found.version.index}"
+        self.call("POST", path, {**found.spec, **changes})
 
 
 class Demo:

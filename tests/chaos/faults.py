@@ -39,11 +39,15 @@ class Cut:
     both_ways: bool
 
 
+_POWER_CUT = 0.08
+
 Fault = Killed | Frozen | Cut
 
 
 def choose(rng: random.Random, managers: list[str], workers: list[str]) -> list[Fault]:
-    """Return what befalls a cluster in one round: one to three faults."""
+    """Return what befalls a cluster in one round: one to three faults, or no power."""
+    if rng.random() < _POWER_CUT:
+        return [Killed(node, tasks=True) for node in managers + workers]
     faults = [_choose_one(rng, managers, workers) for _ in range(rng.choice((1, 1, 2, 3)))]
     hit: set[str] = set()
     chosen: list[Fault] = []

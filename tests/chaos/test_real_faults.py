@@ -19,6 +19,7 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -34,7 +35,9 @@ logger = logging.getLogger(__name__)
 
 ROUNDS = int(os.environ.get("HIVEWIRE_ROUNDS", "2"))
 SEED = int(os.environ.get("HIVEWIRE_SEED", "1"))
-MANAGERS, WORKERS = 3, 5
+MANAGERS = int(os.environ.get("HIVEWIRE_MANAGERS", "3"))
+WORKERS = int(os.environ.get("HIVEWIRE_WORKERS", "5"))
+REPLICAS = 4
 REPLICAS_MAX = watch.ANSWERS_KEPT // 2
 FAULT_S = (1.0, 25.0)
 SETTLED_S_MAX = 30.0
@@ -49,6 +52,14 @@ pytestmark = [
 ]
 
 
+class Asked(NamedTuple):
+    """What a cluster was asked for."""
+
+    replicas: int
+    drained: str
+    """Host name of the node that is drained, empty for none."""
+
+
 @dataclass
 class World:
     """The cluster, and what was asked of it."""
@@ -56,9 +67,8 @@ class World:
     layout: Layout
     seen: Path
     """Where the tasks of `watch` write what they see."""
-    replicas: int = 4
-    replicas_maybe: int | None = None
-    """Asked for, and not acknowledged."""
+    wanted: set[Asked]
+    """What was acknowledged; while something else is asked for, that too."""
 
     def api(self, node: LocalNode | str) -> Api:
         name = node if isinstance(node, str) else node.name
@@ -86,9 +96,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Generator[World]:
     seen.mkdir(mode=0o700)
     try:
         with lab.local_cluster(directory, MANAGERS, WORKERS) as layout:
-            made = World(layout, seen)
+            made = World(layout, seen, {Asked(REPLICAS, "")})
             api = made.api("m1")
-            lab.create_web(api, replicas=made.replicas, port=8080)
+            lab.create_web(api, replicas=REPLICAS, port=8080)
             command = [sys.executable, "-I", "-S", watch.__file__, str(seen)]
             spec: dict[str, object] = {
                 "Name": "watch",
@@ -108,28 +118,42 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Generator[World]:
         shutil.rmtree(seen, ignore_errors=True)
 
 
+def asked(api: Api) -> Asked:
+    """Return what the cluster says that it was asked for."""
+    service = json.loads(api.call("GET", "/services/web"))
+    nodes = json.loads(api.call("GET", "/nodes"))
+    drained = (n["Description"]["Hostname"] for n in nodes if n["Spec"]["Availability"] == "drain")
+    return Asked(service["Spec"]["Mode"]["Replicated"]["Replicas"], " ".join(drained))
+
+
 def trouble(world: World) -> str:
     """Return what is not as it should be, empty if all is."""
-    for manager in world.managers:
-        nodes = json.loads(world.api(manager).call("GET", "/nodes"))
-        states = {n["Description"]["Hostname"]: n["Status"]["State"] for n in nodes}
-        if states != dict.fromkeys((n.name for n in world.layout.nodes), "ready"):
-            return f"{manager.name} has nodes {states}"
-        standing = [n["ManagerStatus"] for n in nodes if "ManagerStatus" in n]
-        leaders = sum(status.get("Leader", False) for status in standing)
-        if leaders != 1 or any(status["Reachability"] != "reachable" for status in standing):
-            return f"{manager.name} has managers {standing}"
-    asked = json.loads(world.api("m1").call("GET", "/services/web"))["Spec"]["Mode"]["Replicated"]
-    if asked["Replicas"] not in (world.replicas, world.replicas_maybe):
-        return f"{asked} replicas asked for, acknowledged were {world.replicas}"
+    if told := next(filter(None, (_trouble_told_by(world, m) for m in world.managers)), ""):
+        return told
+    replicas, drained = now = asked(world.api("m1"))
+    if now not in world.wanted:
+        return f"{now} is asked for, acknowledged was {world.wanted}"
     web = {task.id for task in world.api("m1").running("web")}
     watchers = {task.id for task in world.api("m1").running("watch")}
-    if len(web) != asked["Replicas"] or len(watchers) != len(world.layout.nodes):
-        return f"{len(web)} of {asked['Replicas']} replicas, {len(watchers)} watchers"
+    places = len(world.layout.nodes) - bool(drained)
+    if len(web) != replicas or len(watchers) != places:
+        return f"{len(web)} of {replicas} replicas, {len(watchers)} watchers"
     present = sorted(itertools.chain(*world.tasks().values()))
     if present != sorted(web | watchers):
         return f"tasks {present}, wanted {sorted(web | watchers)}"
     return next(filter(None, (_trouble_of(world, n, web) for n in world.layout.nodes)), "")
+
+
+def _trouble_told_by(world: World, manager: LocalNode) -> str:
+    nodes = json.loads(world.api(manager).call("GET", "/nodes"))
+    states = {n["Description"]["Hostname"]: n["Status"]["State"] for n in nodes}
+    if states != dict.fromkeys((n.name for n in world.layout.nodes), "ready"):
+        return f"{manager.name} has nodes {states}"
+    standing = [n["ManagerStatus"] for n in nodes if "ManagerStatus" in n]
+    leaders = sum(status.get("Leader", False) for status in standing)
+    if leaders != 1 or any(status["Reachability"] != "reachable" for status in standing):
+        return f"{manager.name} has managers {standing}"
+    return ""
 
 
 def _trouble_of(world: World, node: LocalNode, web: set[str]) -> str:
@@ -182,37 +206,41 @@ def act(world: World, rng: random.Random) -> str:
 
     What is acknowledged has to be so from then on; what is not may be so or not.
     """
-    replicas = rng.randint(1, REPLICAS_MAX)
-    kind = rng.choice(("nothing", "nothing", "nothing", "scale", "scale", "update", "rotate"))
+    (now,) = world.wanted
+    replicas, node = rng.randint(1, REPLICAS_MAX), rng.choice(world.layout.nodes).name
+    number = rng.getrandbits(32)
+    drain = Asked(now.replicas, "" if now.drained else node)
+    wishes = {"scale": Asked(replicas, now.drained), "update": now, "rotate": now, "drain": drain}
+    kind = rng.choice(("nothing",) * len(wishes) + tuple(wishes))
     if kind == "nothing":
         return ""
+    wanted = wishes[kind]
+    world.wanted = {now, wanted}
     for manager in rng.sample(world.managers, MANAGERS):
         api = world.api(manager)
         try:
             match kind:
                 case "scale":
-                    api.scale("web", replicas)
-                    world.replicas = replicas
+                    api.scale("web", wanted.replicas)
                 case "update":
-                    update_by_force(api)
-                case _:
+                    force(api, number)
+                case "rotate":
                     api.call("POST", "/swarm/keys/rotate")
+                case _:
+                    availability = "drain" if wanted.drained else "active"
+                    name = wanted.drained or now.drained
+                    api.update("nodes", name, Availability=availability)
         except (ClusterError, OSError):
-            if kind == "scale":
-                world.replicas_maybe = replicas
             continue
-        world.replicas_maybe = None
-        return f"{kind} to {replicas}" if kind == "scale" else kind
-    return f"{kind}, refused"
+        world.wanted = {wanted}
+        return f"{kind}: {wanted}"
+    return f"{kind}: {wanted}, refused"
 
 
-def update_by_force(api: Api) -> None:
+def force(api: Api, number: int) -> None:
     """Let all tasks of `web` be replaced, as `service update --force` does."""
-    found = json.loads(api.call("GET", "/services/web"))
-    spec = found["Spec"]
-    spec["TaskTemplate"]["ForceUpdate"] = spec["TaskTemplate"].get("ForceUpdate", 0) + 1
-    path = f"/services/{found['ID']}/update?version={found['Version']['Index']}"
-    api.call("POST", path, spec)
+    template = json.loads(api.call("GET", "/services/web"))["Spec"]["TaskTemplate"]
+    api.update("services", "web", TaskTemplate={**template, "ForceUpdate": number})
 
 
 def test_everything_is_right_after_random_faults(world: World) -> None:
@@ -259,6 +287,7 @@ def one_round(world: World, faults: Faults, chosen: list[Fault], rng: random.Ran
         assert time.monotonic() < healed + SETTLED_S_MAX, last
         time.sleep(0.05)
     logger.info("settled after %.1f s", time.monotonic() - healed)
+    world.wanted = {asked(world.api("m1"))}
     if not wish:
         after = world.tasks()
         lost = {n: before[n] - after[n] for n in bystanders(world, chosen)}
