@@ -39,6 +39,8 @@ MANAGERS = int(os.environ.get("HIVEWIRE_MANAGERS", "3"))
 WORKERS = int(os.environ.get("HIVEWIRE_WORKERS", "5"))
 REPLICAS = 4
 REPLICAS_MAX = watch.ANSWERS_KEPT // 2
+WATCHED_PER_S = 80
+"""Looks of all tasks of `watch` together: their own work must not overload the machine."""
 FAULT_S = (1.0, 25.0)
 SETTLED_S_MAX = 30.0
 CALM_S = 2.0
@@ -99,7 +101,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Generator[World]:
             made = World(layout, seen, {Asked(REPLICAS, "")})
             api = made.api("m1")
             lab.create_web(api, replicas=REPLICAS, port=8080)
-            command = [sys.executable, "-I", "-S", watch.__file__, str(seen)]
+            pause_s = (MANAGERS + WORKERS) / WATCHED_PER_S
+            command = [sys.executable, "-I", "-S", watch.__file__, str(seen), str(pause_s)]
             spec: dict[str, object] = {
                 "Name": "watch",
                 "TaskTemplate": {

@@ -1,6 +1,6 @@
 """What a task sees of the service `web`, written to a file again and again.
 
-Run as a file: `python -I -S watch.py DIRECTORY`. The file has the task's id as its name and holds
+Run as a file: `python -I -S watch.py DIRECTORY PAUSE_S`. The file has the task's id as its name and holds
 one JSON object: the addresses of `tasks.web`, and who answered at its virtual address of late.
 """
 
@@ -15,7 +15,6 @@ import time
 import urllib.request
 from pathlib import Path
 
-PAUSE_S = 0.1
 ANSWERS_KEPT = 16
 """Twice as many as `web` has replicas at most: round-robin reaches each of them."""
 
@@ -36,7 +35,7 @@ def _answer() -> str:
         return repr(error)
 
 
-def _main(directory: Path) -> None:
+def _main(directory: Path, pause_s: float) -> None:
     file = directory / os.environ["HIVEWIRE_TASK_ID"]
     new = file.with_suffix(".new")
     answers = collections.deque[str](maxlen=ANSWERS_KEPT)
@@ -44,8 +43,8 @@ def _main(directory: Path) -> None:
         answers.append(_answer())
         new.write_text(json.dumps({"addresses": _addresses(), "answers": list(answers)}))
         new.rename(file)
-        time.sleep(PAUSE_S)
+        time.sleep(pause_s)
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    _main(Path(sys.argv[1]), float(sys.argv[2]))
