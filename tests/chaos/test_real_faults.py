@@ -42,7 +42,8 @@ REPLICAS_MAX = watch.ANSWERS_KEPT // 2
 WATCHED_PER_S = 80
 """Looks of all tasks of `watch` together: their own work must not overload the machine."""
 FAULT_S = (1.0, 25.0)
-SETTLED_S_MAX = 30.0
+SETTLED_S_MAX = 30.0 * max(1.0, (MANAGERS + WORKERS) / 8)
+"""All nodes share one machine: whatever changes, each has its work of it."""
 CALM_S = 2.0
 REQUEST_S = 0.5
 """What begins later than so long before the next fault may meet it."""

@@ -1,7 +1,8 @@
 """What a task sees of the service `web`, written to a file again and again.
 
-Run as a file: `python -I -S watch.py DIRECTORY PAUSE_S`. The file has the task's id as its name and holds
-one JSON object: the addresses of `tasks.web`, and who answered at its virtual address of late.
+Run as a file: `python -I -S watch.py DIRECTORY PAUSE_S`. It writes a file with the task's id as its
+name that holds one JSON object: the addresses of `tasks.web`, and who answered at its virtual
+address of late.
 """
 
 from __future__ import annotations
