@@ -132,6 +132,8 @@ class SetServices:
     before: tuple[VirtualService, ...] | None
     """None: unknown, replace everything."""
     after: tuple[VirtualService, ...]
+    is_new: bool
+    """Nothing was balanced in the sandbox so far: it is being made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,8 @@ class SetRules:
     before: IngressRules | None
     """None: unknown, replace everything."""
     after: IngressRules
+    is_new: bool
+    """Nothing was balanced on the node so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +162,22 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class ForgetFlows:
-    """Let the next packet of these connections be balanced anew."""
+    """Let the next packet of these flows, of datagrams all, be balanced anew."""
 
     sandbox: str | None
     """Where they are tracked; None: on the node itself."""
+    flows: tuple[Flow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetGone:
+    """Let the next packet of what was connected to endpoints that are gone be balanced anew.
+
+    It is then reset by another. There is no hurry: most were closed, or reset, by their endpoint.
+    """
+
+    sandbox: str | None
+    """As in `ForgetFlows`."""
     flows: tuple[Flow, ...]
 
 
@@ -182,6 +198,7 @@ Operation = (
     | SetServices
     | SetRules
     | ForgetFlows
+    | ForgetGone
 )
 
 
@@ -250,7 +267,8 @@ def _services(found: NodeState, wanted: NodeState) -> list[Operation]:
     for name, sandbox in wanted.sandboxes.items():
         before = found.sandboxes.get(name, SandboxState()).services
         if sandbox.services is not None and before != sandbox.services:
-            made.append(SetServices(name, before, sandbox.services))
+            is_new = name not in found.sandboxes
+            made.append(SetServices(name, before, sandbox.services, is_new=is_new))
     return made
 
 
@@ -259,7 +277,7 @@ def _rules(found: NodeState, wanted: NodeState) -> list[Operation]:
         return []
     # Making the base anew may have taken the devices that the rules hang on with it.
     before = found.rules if found.base == wanted.base else None
-    return [SetRules(before, wanted.rules)]
+    return [SetRules(before, wanted.rules, is_new=found.base is None)]
 
 
 def _flows(found: NodeState, wanted: NodeState) -> list[Operation]:
@@ -269,6 +287,8 @@ def _flows(found: NodeState, wanted: NodeState) -> list[Operation]:
         before = found.sandboxes.get(name)
         if before is None:
             continue
+        if flows := _datagram_flows(before.services or (), sandbox.services or ()):
+            forgotten.append(ForgetFlows(name, tuple(flows)))
         flows = [
             Flow(address)
             for network, address in sorted(gone)
@@ -277,12 +297,23 @@ def _flows(found: NodeState, wanted: NodeState) -> list[Operation]:
                 for interface in before.interfaces.values()
             )
         ]
-        flows.extend(_datagram_flows(before.services or (), sandbox.services or ()))
         if flows:
-            forgotten.append(ForgetFlows(name, tuple(flows)))
-    if flows := _port_flows(found.rules, wanted.rules):
-        forgotten.append(ForgetFlows(None, tuple(flows)))
+            forgotten.append(ForgetGone(name, tuple(flows)))
+    flows = _port_flows(found.rules, wanted.rules)
+    if datagrams := tuple(flow for flow in flows if flow.protocol is Protocol.UDP):
+        forgotten.append(ForgetFlows(None, datagrams))
+    if rest := tuple(flow for flow in flows if flow.protocol is not Protocol.UDP):
+        forgotten.append(ForgetGone(None, rest))
     return forgotten
+
+
+def is_gone(state: NodeState, flow: Flow) -> bool:
+    """Tell whether nothing on this node, or known to it, has the address of the flow's backend."""
+    used = {i.address for s in state.sandboxes.values() for i in s.interfaces.values()}
+    used.update(r.address for network in state.networks.values() for r in network.remotes)
+    if state.rules is not None:
+        used.update(backend.address for port in state.rules.ports for backend in port.backends)
+    return flow.backend not in used
 
 
 def _gone_endpoints(found: NodeState, wanted: NodeState) -> set[tuple[str, IPv4Address]]:

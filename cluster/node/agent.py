@@ -165,6 +165,7 @@ class Agent:
             self.peer, self.worker = peer, worker
             self._tell(info)
             group.create_task(worker.run())
+            group.create_task(self.driver.run())
             group.create_task(self._distrust())
             group.create_task(self._ask_for_keys(peer))
             if self._is_restart:

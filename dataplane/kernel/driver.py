@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dataplane.diff import operations
+from dataplane.diff import Flow, ForgetGone, is_gone, operations
 from dataplane.driver import Driver, DriverError, Outcome
 from dataplane.kernel import ingress_rules, names
 from dataplane.kernel.ingress_rules import Abilities
@@ -29,6 +30,8 @@ from dataplane.state import NodeState, Port, wanted_state
 
 _VXLAN_OVERHEAD_BYTES = 50
 _ERRORS_SHOWN_MAX = 3
+_OWED_MAX = 4096
+"""Flows to endpoints that are gone, still to be forgotten; when there are more, the oldest stay."""
 _ALL = Abilities()
 _SYSCTLS = Path("/proc/sys/net/netfilter")
 _TCP_TIMEOUT = "nf_conntrack_tcp_timeout_"
@@ -50,7 +53,7 @@ class KernelStats:
 
 
 class KernelDriver:
-    """Drives the kernel; see `dataplane.driver.Driver`.
+    """Drives the kernel; see `dataplane.driver.Driver`. `run` has to run beside it.
 
     run_directory: where namespaces are pinned (below `netns`); must survive the process, and so
     must the mount namespace it is in. kernel: what of the kernel may be used, if it has it.
@@ -66,11 +69,29 @@ class KernelDriver:
         self._state: NodeState | None = None
         """What the node holds; None: not known."""
         self._stats = KernelStats(0, 0, 0, 0, 0.0)
+        self._owed: dict[tuple[str | None, Flow], None] = {}
+        """Sandbox (see `ForgetGone`) and flow, oldest first; changed by who holds `_running`."""
+        self._is_due = asyncio.Event()
 
     async def apply(self, plan: NodePlan) -> Outcome:
         """See `Driver.apply`."""
         async with self._lock:
-            return await asyncio.to_thread(self._apply, plan)
+            outcome = await asyncio.to_thread(self._apply, plan)
+        if self._owed:
+            self._is_due.set()
+        return outcome
+
+    async def run(self) -> None:
+        """Forget, without hurry, what was connected to endpoints that are gone; never returns.
+
+        Each flow takes as long as looking at all connections of the machine; it rests that long.
+        """
+        while True:
+            await self._is_due.wait()
+            took_s = await asyncio.to_thread(self._forget_one)
+            if not self._owed or self._state is None:
+                self._is_due.clear()
+            await asyncio.sleep(took_s)
 
     def sandbox_path(self, sandbox_id: str) -> Path:
         """See `Driver.sandbox_path`."""
@@ -105,10 +126,11 @@ class KernelDriver:
                 kept = {s: v for s, v in wanted.sandboxes.items() if s not in unreadable}
                 reachable = replace(wanted, sandboxes=kept)
             todo = operations(found, reachable)
-            failures = performer.perform(todo)
+            failures = performer.perform(o for o in todo if not isinstance(o, ForgetGone))
             failures.sandboxes.update(unreadable)
             if not failures:
                 self._state = wanted
+            self._owe([o for o in todo if isinstance(o, ForgetGone)])
             before = self._stats
             self._stats = KernelStats(
                 applications=before.applications + 1,
@@ -122,6 +144,23 @@ class KernelDriver:
                 suffix = f"; and {more} more" if more > 0 else ""
                 raise DriverError("; ".join(failures.node[:_ERRORS_SHOWN_MAX]) + suffix)
             return _outcome(failures, wanted)
+
+    def _owe(self, forgotten: Sequence[ForgetGone]) -> None:
+        self._owed.update(((o.sandbox, flow), None) for o in forgotten for flow in o.flows)
+        for oldest in list(self._owed)[: max(0, len(self._owed) - _OWED_MAX)]:
+            del self._owed[oldest]
+
+    def _forget_one(self) -> float:
+        """Forget the flow that is owed longest, if that is still right; return the seconds."""
+        with self._running:
+            if self._performer is None or self._state is None or not self._owed:
+                return 0.0
+            started = time.perf_counter()
+            name, flow = next(iter(self._owed))
+            del self._owed[name, flow]
+            if (name is None or name in self._state.sandboxes) and is_gone(self._state, flow):
+                self._performer.perform([ForgetGone(name, (flow,))])
+            return time.perf_counter() - started
 
     def _prepare(self) -> Performer:
         if self._performer is None:

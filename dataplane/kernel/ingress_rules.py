@@ -127,30 +127,31 @@ def render(rules: IngressRules, kernel: Abilities) -> Rendered:
     return Rendered(rules, kernel, targets, digest)
 
 
-def full(rendered: Rendered, rotation: int) -> str:
-    """Return the commands that make both tables so, whatever they were."""
+def full(rendered: Rendered, rotation: int, *, is_new: bool = False) -> str:
+    """Return the commands that make both tables so, whatever they were; is_new: never any."""
     generation = nft.chain_block(nft.generation_chain(rendered.digest), [])
-    return _tables(rendered, rendered.targets, generation, rotation)
+    first = [*generation, *nft.datagrams_block(is_new=is_new)]
+    return _tables(rendered, rendered.targets, first, rotation)
 
 
-def build(rendered: Rendered, rotation: int) -> tuple[str, ...]:
-    """Return the transactions that make both tables where there are none."""
+def build(rendered: Rendered, rotation: int, *, is_new: bool) -> tuple[str, ...]:
+    """Return the transactions that make both tables where there are none; is_new: nor ever were."""
     if len(rendered.targets) <= nft.TARGETS_MAX:
-        return (full(rendered, rotation),)
-    empty = _tables(rendered, (), [], rotation)
+        return (full(rendered, rotation, is_new=is_new),)
+    empty = _tables(rendered, (), nft.datagrams_block(is_new=is_new), rotation)
     generation = f"add chain {TABLE_NAME} {nft.generation_chain(rendered.digest)}"
     parts = nft.additions(_BALANCER, rendered.targets, rotation)
     return nft.transactions([empty], parts, [generation], parts_max=1)
 
 
 def _tables(
-    rendered: Rendered, targets: Sequence[nft.Target], generation: Sequence[str], rotation: int
+    rendered: Rendered, targets: Sequence[nft.Target], first: Sequence[str], rotation: int
 ) -> str:
     rules, has_hook = rendered.rules, rendered.kernel.has_egress_hook
     table = nft.replace_table(
         TABLE_NAME,
         [
-            *generation,
+            *first,
             *_timeouts(rendered.kernel),
             *nft.set_block("nodes", "ipv4_addr", _nodes(rules)),
             *nft.balancer_blocks(_BALANCER, targets, rotation),
@@ -249,6 +250,7 @@ _OUTPUT = [
 def _sources(index: int) -> list[str]:
     tunnel, gateway, subnet = ingress_address(index), gateway_address(index), gateway_subnet(index)
     return [
+        nft.NOTE_DATAGRAMS,
         f"ct status & dnat != 0 ip saddr 127.0.0.0/8 oifname {_TUNNEL} snat to {tunnel}",
         f"ct status & dnat != 0 ip saddr 127.0.0.0/8 {_TO_INSIDE} snat to {gateway}",
         f"ct status & dnat != 0 ip saddr @nodes oifname {_TUNNEL} snat to {tunnel}",

@@ -15,6 +15,7 @@ from dataplane.kernel.netlink import (
     MalformedNetlinkError,
     Message,
     Received,
+    attribute_text,
     number,
     text,
     unpack_attributes,
@@ -23,6 +24,8 @@ from dataplane.kernel.netlink import (
 _NFT_GETCHAIN = (10 << 8) | 4
 _NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME, _NFTA_CHAIN_HOOK, _NFTA_CHAIN_POLICY = 1, 3, 4, 5
 _NFTA_HOOK_HOOKNUM = 1
+_NFT_GETSETELEM = (10 << 8) | 13
+_NFTA_SET_ELEM_LIST_TABLE, _NFTA_SET_ELEM_LIST_SET, _NFTA_SET_ELEM_LIST_ELEMENTS = 1, 2, 3
 _NF_INET_FORWARD = 2
 _NF_DROP = 0
 _IPV4_FAMILIES = (1, 2)
@@ -162,6 +165,19 @@ def read_chains(dump: Iterable[Received], table: str) -> list[tuple[int, str]]:
         if text(attributes.get(_NFTA_CHAIN_TABLE, b"")) == table:
             found.append((family, text(attributes.get(_NFTA_CHAIN_NAME, b""))))
     return found
+
+
+def list_elements(table: str, name: str) -> Message:
+    """List the elements of a set of an IPv4 table of nftables (a dump)."""
+    named = attribute_text(_NFTA_SET_ELEM_LIST_TABLE, table)
+    named += attribute_text(_NFTA_SET_ELEM_LIST_SET, name)
+    return Message(_NFT_GETSETELEM, 0, bytes([rt.AF_INET, 0, 0, 0]) + named)
+
+
+def is_known_empty(dump: Iterable[Received]) -> bool:
+    """Return whether there is such a set (`list_elements`), without elements."""
+    found = [_split(_NFGENMSG, received.body)[1] for received in dump]
+    return bool(found) and not any(each.get(_NFTA_SET_ELEM_LIST_ELEMENTS) for each in found)
 
 
 def has_dropping_forward_chain(dump: Iterable[Received]) -> bool:

@@ -28,9 +28,13 @@ from dataclasses import dataclass
 
 from dataplane.kernel.names import GENERATION
 
+DATAGRAMS = "datagrams"
+"""The set that has an element once any datagram was balanced: most tables never balance one."""
+NOTE_DATAGRAMS = f"meta l4proto udp ct status dnat update @{DATAGRAMS} {{ meta l4proto }}"
+"""A rule for a chain after the balancing that sees the first packet of each flow."""
 TARGETS_MAX = 64
 """That one transaction adds or changes: about 20 ms of the kernel's time."""
-_LAYOUT = "1"
+_LAYOUT = "2"
 """Changes whenever the same plan is written differently: the next version then rewrites tables."""
 
 
@@ -101,6 +105,19 @@ def set_block(name: str, kind: str, elements: Sequence[str], keyword: str = "set
     """Return the lines of a set or map in a table's body."""
     filled = [f"  elements = {{ {', '.join(elements)} }}"] if elements else []
     return [f" {keyword} {name} {{", f"  type {kind}", *filled, " }"]
+
+
+def datagrams_block(*, is_new: bool) -> list[str]:
+    """Return the lines of the set `DATAGRAMS`; is_new: nothing was balanced so far."""
+    elements = [] if is_new else ["  elements = { udp }"]
+    return [
+        f" set {DATAGRAMS} {{",
+        "  type inet_proto",
+        "  size 1",
+        "  flags dynamic",
+        *elements,
+        " }",
+    ]
 
 
 def chain_block(name: str, rules: Sequence[str], hook: str = "") -> list[str]:

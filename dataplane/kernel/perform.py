@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import assert_never
 
 from dataplane import diff
-from dataplane.kernel import conntrack, names, networks, node, sandboxes
+from dataplane.kernel import conntrack, inventory, names, networks, nft, node, sandboxes
 from dataplane.kernel.channel import NETLINK_NETFILTER, Channel
 from dataplane.kernel.ingress_rules import Abilities
 from dataplane.kernel.netns import run_in_namespace
@@ -57,6 +57,7 @@ class Failures:
                 | diff.Unplug(sandbox=str(sandbox))
                 | diff.SetServices(sandbox=str(sandbox))
                 | diff.ForgetFlows(sandbox=str(sandbox))
+                | diff.ForgetGone(sandbox=str(sandbox))
             ):
                 self.sandboxes.setdefault(sandbox, text)
             case _:
@@ -124,7 +125,7 @@ class Performer:
                 | diff.RemoveNetwork()
             ):
                 self._on_network(operation)
-            case diff.ForgetFlows():
+            case diff.ForgetFlows() | diff.ForgetGone():
                 self._forget(operation)
             case diff.SetServices():
                 raise AssertionError("services are set several at a time")
@@ -175,9 +176,14 @@ class Performer:
             case _:
                 assert_never(operation)
 
-    def _forget(self, operation: diff.ForgetFlows) -> None:
+    def _forget(self, operation: diff.ForgetFlows | diff.ForgetGone) -> None:
         def forget() -> None:
             with Channel(NETLINK_NETFILTER) as channel:
+                # To forget, the kernel looks at every connection of the machine, for each flow.
+                if isinstance(operation, diff.ForgetFlows):
+                    had = channel.dump(inventory.list_elements(names.TABLE, nft.DATAGRAMS))
+                    if inventory.is_known_empty(had):
+                        return
                 channel.request(*map(conntrack.forget, operation.flows))
 
         name = operation.sandbox

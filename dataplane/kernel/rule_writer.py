@@ -54,10 +54,10 @@ class RuleWriter:
     def set_services(self, operations: Sequence[SetServices]) -> dict[str, Exception]:
         """Perform several `SetServices`; return the errors by sandbox."""
         self._rotation += 1
-        known: dict[tuple[int, int], _Writing] = {}
+        known: dict[tuple[int, int, bool], _Writing] = {}
         todo: dict[Path, _Writing] = {}
         for operation in operations:
-            key = (id(operation.before), id(operation.after))
+            key = (id(operation.before), id(operation.after), operation.is_new)
             if key not in known:
                 known[key] = self._writing(operation)
             todo[sandbox_path(self._directory, operation.sandbox)] = known[key]
@@ -85,7 +85,7 @@ class RuleWriter:
         self._rules = after
         writing = _Writing(
             difference,
-            () if difference else ingress_rules.build(after, rotation),
+            () if difference else ingress_rules.build(after, rotation, is_new=operation.is_new),
             lambda: ingress_rules.full(after, rotation),
             is_large=len(after.targets) >= _LARGE_TARGETS,
         )
@@ -117,7 +117,7 @@ class RuleWriter:
             difference = vip_rules.delta(self._rendered(operation.before), after, rotation)
         return _Writing(
             difference,
-            () if difference else vip_rules.build(after, rotation),
+            () if difference else vip_rules.build(after, rotation, is_new=operation.is_new),
             lambda: vip_rules.full(after, rotation),
             is_large=len(after.targets) >= _LARGE_TARGETS,
         )

@@ -24,6 +24,9 @@ _HOOKS = [
         "type nat hook output priority -100",
     ),
     *nft.chain_block(
+        "postrouting_nat", [nft.NOTE_DATAGRAMS], "type nat hook postrouting priority 100"
+    ),
+    *nft.chain_block(
         "input",
         [
             f"ip daddr {_REFUSER} meta l4proto tcp reject with tcp reset",
@@ -58,25 +61,27 @@ def render(services: tuple[VirtualService, ...]) -> Rendered:
     return Rendered(services, targets, nft.digest(nft.describe(targets)) if targets else "")
 
 
-def full(rendered: Rendered, rotation: int) -> str:
-    """Return the commands that make the table so, whatever it was."""
+def full(rendered: Rendered, rotation: int, *, is_new: bool = False) -> str:
+    """Return the commands that make the table so, whatever it was; is_new: never any."""
     if not rendered.targets:
         return nft.delete_table(TABLE_NAME)
     return nft.replace_table(
         TABLE_NAME,
         [
             *nft.chain_block(nft.generation_chain(rendered.digest), []),
+            *nft.datagrams_block(is_new=is_new),
             *nft.balancer_blocks(_BALANCER, rendered.targets, rotation),
             *_HOOKS,
         ],
     )
 
 
-def build(rendered: Rendered, rotation: int) -> tuple[str, ...]:
-    """Return the transactions that make the table where there is none."""
+def build(rendered: Rendered, rotation: int, *, is_new: bool) -> tuple[str, ...]:
+    """Return the transactions that make the table where there is none; is_new: nor ever was."""
     if len(rendered.targets) <= nft.TARGETS_MAX:
-        return (full(rendered, rotation),)
-    empty = nft.replace_table(TABLE_NAME, [*nft.balancer_blocks(_BALANCER, (), rotation), *_HOOKS])
+        return (full(rendered, rotation, is_new=is_new),)
+    blocks = nft.balancer_blocks(_BALANCER, (), rotation)
+    empty = nft.replace_table(TABLE_NAME, [*nft.datagrams_block(is_new=is_new), *blocks, *_HOOKS])
     generation = f"add chain {TABLE_NAME} {nft.generation_chain(rendered.digest)}"
     parts = nft.additions(_BALANCER, rendered.targets, rotation)
     return nft.transactions([empty], parts, [generation], parts_max=1)

@@ -24,19 +24,27 @@ async def serve(run_directory: Path, options: list[str]) -> None:
     driver = KernelDriver(
         run_directory, kernel=LEAST_ABILITIES if "bare-kernel" in options else Abilities()
     )
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(driver.run())
+        await answer(driver)
+        running.cancel()
+
+
+async def answer(driver: KernelDriver) -> None:
+    """Apply plans until there are no more."""
     while line := await asyncio.to_thread(sys.stdin.buffer.readline):
-        answer = Answer()
+        said = Answer()
         try:
             if line == b"distrust\n":
                 await driver.distrust()
             else:
                 outcome = await driver.apply(decode_plan(line))
-                answer.broken, answer.leftovers = dict(outcome.broken), outcome.leftovers
+                said.broken, said.leftovers = dict(outcome.broken), outcome.leftovers
         except DriverError as error:
-            answer.error = str(error)
-        answer.operations = driver.stats().operations
-        answer.ms = driver.stats().last_apply_ms
-        sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+            said.error = str(error)
+        said.operations = driver.stats().operations
+        said.ms = driver.stats().last_apply_ms
+        sys.stdout.buffer.write(msgspec.json.encode(said) + b"\n")
         sys.stdout.buffer.flush()
 
 

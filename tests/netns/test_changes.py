@@ -15,7 +15,7 @@ from dataplane.kernel import inventory, netns
 from dataplane.kernel import rtnetlink as rt
 from dataplane.kernel.channel import NETLINK_NETFILTER, Channel
 from dataplane.kernel.names import ROUTE_TABLE, TABLE
-from dataplane.kernel.nft import TARGETS_MAX
+from dataplane.kernel.nft import DATAGRAMS, TARGETS_MAX
 from dataplane.kernel.nftables import LibraryNft
 from dataplane.plan import NodePlan, VirtualService
 from tests.netns.lab import Lab, connection, count, lab, load, tcp_ask, udp_client, udp_say
@@ -163,6 +163,33 @@ async def test_datagram_flows_move_to_another_backend(three: Lab) -> None:
 
     assert before == ["b"] * 4
     assert after == ["c"] * 4
+
+
+async def test_datagram_flows_from_before_a_repair_move_too(three: Lab) -> None:
+    await three.apply(replace(WORLD, backends=WEB[1:2]))
+    await three.serve(*WEB)
+    node, place = three.nodes[1], three.sandbox(OTHER)
+    await tcp_ask(place, VIP, TCP_PORT)
+    assert all(netns.run_in_namespace(p, no_datagrams) for p in (place, node.namespace))
+    with (
+        udp_client(place, VIP, UDP_PORT) as inside,
+        udp_client(three.client, underlay(1), PUBLISHED) as outside,
+    ):
+        assert [(await udp_say(client))[0] for client in (inside, outside)] == ["b", "b"]
+        assert not any(netns.run_in_namespace(p, no_datagrams) for p in (place, node.namespace))
+        for p in (place, node.namespace):
+            netns.run_in_namespace(p, lambda: LibraryNft().run("flush ruleset"))
+        await node.ask(b"distrust\n")
+        await node.apply(replace(WORLD, backends=WEB[1:2]).plan(1))
+        await three.apply(replace(WORLD, backends=WEB[2:]))
+        assert [(await udp_say(client))[0] for client in (inside, outside)] == ["c", "c"]
+
+
+def no_datagrams() -> bool:
+    """Tell whether the rules here say that no datagram was ever balanced by them."""
+    with Channel(NETLINK_NETFILTER) as channel:
+        dump = channel.dump(inventory.list_elements(TABLE, DATAGRAMS))
+        return inventory.is_known_empty(dump)
 
 
 async def test_endpoint_that_moved_to_another_node_is_followed(three: Lab) -> None:

@@ -68,7 +68,7 @@ class Held:
                 assert set(operation.after.peers) <= set(self.peers.values())
                 assert operation.before in (None, self.rules)
                 self.rules = operation.after
-            case diff.ForgetFlows():
+            case diff.ForgetFlows() | diff.ForgetGone():
                 assert operation.flows
                 assert operation.sandbox is None or operation.sandbox in self.sandboxes
             case diff.MakeNetwork() | diff.SetSegment() | diff.RemoveNetwork():
@@ -206,12 +206,14 @@ def test_network_that_takes_over_a_vni_waits_until_it_is_free() -> None:
     check(held, wanted_state(renamed))
 
 
-def flows(before: World, after: World) -> set[tuple[str | None, diff.Flow]]:
+def flows(
+    kind: type[diff.ForgetFlows | diff.ForgetGone], before: World, after: World
+) -> set[tuple[str | None, diff.Flow]]:
     todo = diff.operations(wanted_state(before.plan(1)), wanted_state(after.plan(1)))
     return {
         (operation.sandbox, flow)
         for operation in todo
-        if isinstance(operation, diff.ForgetFlows)
+        if isinstance(operation, kind)
         for flow in operation.flows
     }
 
@@ -224,7 +226,9 @@ FULL = World(3, (*WEB, CLIENT), WEB)
 def test_draining_backend_loses_its_datagram_flows_only() -> None:
     drained = WEB[1]
 
-    assert flows(FULL, replace(FULL, backends=WEB[:1])) == {
+    drains = replace(FULL, backends=WEB[:1])
+    assert not flows(diff.ForgetGone, FULL, drains)
+    assert flows(diff.ForgetFlows, FULL, drains) == {
         (None, diff.Flow(drained.gateway_address, None, Protocol.UDP, 9001)),
         (WEB[0].name, diff.Flow(drained.address, VIP, Protocol.UDP)),
         (CLIENT.name, diff.Flow(drained.address, VIP, Protocol.UDP)),
@@ -234,7 +238,9 @@ def test_draining_backend_loses_its_datagram_flows_only() -> None:
 def test_endpoint_that_is_gone_loses_all_its_flows() -> None:
     drained = replace(FULL, backends=WEB[:1])
 
-    assert flows(drained, replace(drained, replicas=(WEB[0], CLIENT))) == {
+    gone = replace(drained, replicas=(WEB[0], CLIENT))
+    assert not flows(diff.ForgetFlows, drained, gone)
+    assert flows(diff.ForgetGone, drained, gone) == {
         (WEB[0].name, diff.Flow(WEB[1].address)),
         (CLIENT.name, diff.Flow(WEB[1].address)),
     }
@@ -243,7 +249,18 @@ def test_endpoint_that_is_gone_loses_all_its_flows() -> None:
 def test_backend_on_a_node_that_is_gone_loses_all_its_flows() -> None:
     gone = replace(FULL, nodes=1, replicas=(WEB[0], CLIENT), backends=WEB[:1])
 
-    assert (None, diff.Flow(WEB[1].gateway_address, None, Protocol.TCP, 9000)) in flows(FULL, gone)
+    flow = diff.Flow(WEB[1].gateway_address, None, Protocol.TCP, 9000)
+    assert (None, flow) in flows(diff.ForgetGone, FULL, gone)
+
+
+def test_what_has_an_address_again_is_not_gone() -> None:
+    without = wanted_state(replace(FULL, replicas=(WEB[0], CLIENT), backends=WEB[:1]).plan(1))
+    full = wanted_state(FULL.plan(1))
+
+    for address in (WEB[1].address, WEB[1].gateway_address):
+        assert diff.is_gone(without, diff.Flow(address))
+        assert not diff.is_gone(full, diff.Flow(address))
+    assert not diff.is_gone(without, diff.Flow(CLIENT.address))
 
 
 def test_own_index_among_the_peers_is_no_peer() -> None:

@@ -21,6 +21,7 @@ from dataplane.kernel.netlink import (
     Received,
     attribute,
     attribute_text,
+    nested,
     number,
     pack_message,
     text,
@@ -165,6 +166,19 @@ def test_own_chains_are_told_from_others() -> None:
 
     dump = [chain("hivewire", "vips"), chain("filter", "FORWARD")]
     assert inventory.read_chains(dump, "hivewire") == [(socket.AF_INET, "vips")]
+
+
+def test_a_set_is_empty_if_it_is_listed_without_elements() -> None:
+    def listed(*more: bytes) -> Received:
+        body = struct.pack("=BBH", socket.AF_INET, 0, 0)
+        named = attribute_text(1, "hivewire") + attribute_text(2, "datagrams")
+        return Received(0, 0, 1, body + named + b"".join(more))
+
+    element = nested(1, nested(1, attribute(1, b"\x11")))
+    assert inventory.is_known_empty([listed()])
+    assert inventory.is_known_empty([listed(nested(3))])
+    assert not inventory.is_known_empty([listed(nested(3, element))])
+    assert not inventory.is_known_empty([])  # there is no such set
 
 
 def test_forgetting_a_flow_names_every_field_that_must_match() -> None:
