@@ -1,9 +1,9 @@
 """Two states of a node into the operations that lead from one to the other, in order (pure).
 
 `operations(found, wanted)` first makes room where something new needs what something old holds,
-then makes what is missing, then turns rules over to it, then forgets the flows of what went away,
-and only then removes. So a backend exists before the first rule names it and is out of every rule
-before it goes.
+then makes what is missing, then turns rules over to it, then forgets the flows of what went away
+(`ForgetGone` may come later), and only then removes. So a backend exists before the first rule
+names it and is out of every rule before it goes.
 
 Invariants: `operations(s, s) == ()`; every operation may be performed again, and over what an
 interrupted performance left.
@@ -133,7 +133,7 @@ class SetServices:
     """None: unknown, replace everything."""
     after: tuple[VirtualService, ...]
     is_new: bool
-    """Nothing was balanced in the sandbox so far: it is being made."""
+    """Nothing was balanced in the sandbox so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class ForgetFlows:
-    """Let the next packet of these flows, of datagrams all, be balanced anew."""
+    """Let the next packet of these connections be balanced anew."""
 
     sandbox: str | None
     """Where they are tracked; None: on the node itself."""
@@ -171,13 +171,13 @@ class ForgetFlows:
 
 @dataclass(frozen=True, slots=True)
 class ForgetGone:
-    """Let the next packet of what was connected to endpoints that are gone be balanced anew.
+    """Let the next packet of a sandbox's connections to endpoints that are gone be balanced anew.
 
-    It is then reset by another. There is no hurry: most were closed, or reset, by their endpoint.
+    Another endpoint resets them then. There is no hurry, it may come after all else: where an
+    endpoint's task ended, not its node, the task's own kernel has closed them.
     """
 
-    sandbox: str | None
-    """As in `ForgetFlows`."""
+    sandbox: str
     flows: tuple[Flow, ...]
 
 
@@ -267,7 +267,7 @@ def _services(found: NodeState, wanted: NodeState) -> list[Operation]:
     for name, sandbox in wanted.sandboxes.items():
         before = found.sandboxes.get(name, SandboxState()).services
         if sandbox.services is not None and before != sandbox.services:
-            is_new = name not in found.sandboxes
+            is_new = name not in found.sandboxes or (before == () and not found.is_observed)
             made.append(SetServices(name, before, sandbox.services, is_new=is_new))
     return made
 
@@ -299,11 +299,8 @@ def _flows(found: NodeState, wanted: NodeState) -> list[Operation]:
         ]
         if flows:
             forgotten.append(ForgetGone(name, tuple(flows)))
-    flows = _port_flows(found.rules, wanted.rules)
-    if datagrams := tuple(flow for flow in flows if flow.protocol is Protocol.UDP):
-        forgotten.append(ForgetFlows(None, datagrams))
-    if rest := tuple(flow for flow in flows if flow.protocol is not Protocol.UDP):
-        forgotten.append(ForgetGone(None, rest))
+    if flows := _port_flows(found.rules, wanted.rules):
+        forgotten.append(ForgetFlows(None, tuple(flows)))
     return forgotten
 
 
@@ -311,8 +308,6 @@ def is_gone(state: NodeState, flow: Flow) -> bool:
     """Tell whether nothing on this node, or known to it, has the address of the flow's backend."""
     used = {i.address for s in state.sandboxes.values() for i in s.interfaces.values()}
     used.update(r.address for network in state.networks.values() for r in network.remotes)
-    if state.rules is not None:
-        used.update(backend.address for port in state.rules.ports for backend in port.backends)
     return flow.backend not in used
 
 

@@ -107,6 +107,8 @@ class NodeState:
     sandboxes: Mapping[str, SandboxState] = field(default_factory=dict[str, SandboxState])
     rules: IngressRules | None = None
     """As found: None when there are none, or others than wanted."""
+    is_observed: bool = False
+    """Read back from the kernel: what was there before is not known."""
 
 
 def wanted_state(

@@ -15,6 +15,7 @@ Modules:
     nftables: running nftables commands
     node: operations on the node itself
     observe: the kernel's state, read back
+    owed: connections still to be forgotten
     perform: operations to the modules that perform them
     preflight: what this machine lacks
     resolver: the way to a sandbox's resolver

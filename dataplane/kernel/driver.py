@@ -11,27 +11,28 @@ names are removed; one application runs at a time.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dataplane.diff import Flow, ForgetGone, is_gone, operations
+from dataplane.diff import ForgetGone, operations
 from dataplane.driver import Driver, DriverError, Outcome
 from dataplane.kernel import ingress_rules, names
 from dataplane.kernel.ingress_rules import Abilities
 from dataplane.kernel.nftables import Nft, NftError, find_nft
 from dataplane.kernel.observe import observe
+from dataplane.kernel.owed import Owed
 from dataplane.kernel.perform import Failures, Performer
 from dataplane.kernel.uplink import device_mtu
 from dataplane.plan import OVERLAY_MTU, NodePlan
 from dataplane.state import NodeState, Port, wanted_state
 
+logger = logging.getLogger(__name__)
+
 _VXLAN_OVERHEAD_BYTES = 50
 _ERRORS_SHOWN_MAX = 3
-_OWED_MAX = 4096
-"""Flows to endpoints that are gone, still to be forgotten; when there are more, the oldest stay."""
 _ALL = Abilities()
 _SYSCTLS = Path("/proc/sys/net/netfilter")
 _TCP_TIMEOUT = "nf_conntrack_tcp_timeout_"
@@ -50,6 +51,10 @@ class KernelStats:
     observations: int
     """How often the kernel was asked what is there."""
     last_apply_ms: float
+    forgotten: int = 0
+    """Flows that the kernel was asked to forget: each time it looks at all connections."""
+    dropped: int = 0
+    """Flows to endpoints that are gone which it was not asked to forget: there were too many."""
 
 
 class KernelDriver:
@@ -69,28 +74,30 @@ class KernelDriver:
         self._state: NodeState | None = None
         """What the node holds; None: not known."""
         self._stats = KernelStats(0, 0, 0, 0, 0.0)
-        self._owed: dict[tuple[str | None, Flow], None] = {}
-        """Sandbox (see `ForgetGone`) and flow, oldest first; changed by who holds `_running`."""
+        self._wanted = NodeState()
+        """What the latest application was to lead to."""
+        self._owed = Owed()
         self._is_due = asyncio.Event()
 
     async def apply(self, plan: NodePlan) -> Outcome:
         """See `Driver.apply`."""
         async with self._lock:
-            outcome = await asyncio.to_thread(self._apply, plan)
-        if self._owed:
-            self._is_due.set()
-        return outcome
+            try:
+                return await asyncio.to_thread(self._apply, plan)
+            finally:
+                self._is_due.set()
 
     async def run(self) -> None:
-        """Forget, without hurry, what was connected to endpoints that are gone; never returns.
+        """Forget, after changes and without hurry, what was connected to what is gone; for ever.
 
         Each flow takes as long as looking at all connections of the machine; it rests that long.
         """
         while True:
             await self._is_due.wait()
+            self._is_due.clear()
             took_s = await asyncio.to_thread(self._forget_one)
-            if not self._owed or self._state is None:
-                self._is_due.clear()
+            if self._owed:
+                self._is_due.set()
             await asyncio.sleep(took_s)
 
     def sandbox_path(self, sandbox_id: str) -> Path:
@@ -109,14 +116,15 @@ class KernelDriver:
 
     def stats(self) -> KernelStats:
         """Return what the driver did since it started."""
-        return self._stats
+        forgotten = 0 if self._performer is None else self._performer.forgotten
+        return replace(self._stats, forgotten=forgotten, dropped=self._owed.dropped)
 
     def _apply(self, plan: NodePlan) -> Outcome:
         with self._running:
             started = time.perf_counter()
             performer = self._prepare()
             wanted = wanted_state(plan, self._uplink_mtu(plan), self._state)
-            found, self._state = self._state, None
+            found, self._state, self._wanted = self._state, None, wanted
             removed, is_observed = 0, found is None
             unreadable: dict[str, str] = {}
             reachable = wanted
@@ -126,13 +134,15 @@ class KernelDriver:
                 kept = {s: v for s, v in wanted.sandboxes.items() if s not in unreadable}
                 reachable = replace(wanted, sandboxes=kept)
             todo = operations(found, reachable)
-            failures = performer.perform(o for o in todo if not isinstance(o, ForgetGone))
+            self._owed.add(o for o in todo if isinstance(o, ForgetGone))
+            todo = tuple(o for o in todo if not isinstance(o, ForgetGone))
+            failures = performer.perform(todo)
             failures.sandboxes.update(unreadable)
             if not failures:
                 self._state = wanted
-            self._owe([o for o in todo if isinstance(o, ForgetGone)])
             before = self._stats
-            self._stats = KernelStats(
+            self._stats = replace(
+                before,
                 applications=before.applications + 1,
                 operations=before.operations + len(todo) + removed,
                 failures=before.failures + len(failures),
@@ -145,21 +155,15 @@ class KernelDriver:
                 raise DriverError("; ".join(failures.node[:_ERRORS_SHOWN_MAX]) + suffix)
             return _outcome(failures, wanted)
 
-    def _owe(self, forgotten: Sequence[ForgetGone]) -> None:
-        self._owed.update(((o.sandbox, flow), None) for o in forgotten for flow in o.flows)
-        for oldest in list(self._owed)[: max(0, len(self._owed) - _OWED_MAX)]:
-            del self._owed[oldest]
-
     def _forget_one(self) -> float:
-        """Forget the flow that is owed longest, if that is still right; return the seconds."""
+        """Forget the flow that is owed longest; return the seconds that took, 0 for nothing."""
         with self._running:
-            if self._performer is None or self._state is None or not self._owed:
-                return 0.0
             started = time.perf_counter()
-            name, flow = next(iter(self._owed))
-            del self._owed[name, flow]
-            if (name is None or name in self._state.sandboxes) and is_gone(self._state, flow):
-                self._performer.perform([ForgetGone(name, (flow,))])
+            operation = self._owed.take(self._wanted)
+            if operation is None or self._performer is None:
+                return 0.0
+            if failures := self._performer.perform([operation]):
+                logger.warning("connections not forgotten: %s", failures)
             return time.perf_counter() - started
 
     def _prepare(self) -> Performer:

@@ -112,6 +112,7 @@ def render(rules: IngressRules, kernel: Abilities) -> Rendered:
             key=f"{port.protocol} . {port.port}",
             match=f"meta l4proto {port.protocol} {limits.get(port.protocol, '')}",
             backends=tuple(f"{b.address} . {b.port}" for b in port.backends),
+            may_be_datagrams=port.protocol is Protocol.UDP,
         )
         for port in rules.ports
     )
@@ -250,7 +251,6 @@ _OUTPUT = [
 def _sources(index: int) -> list[str]:
     tunnel, gateway, subnet = ingress_address(index), gateway_address(index), gateway_subnet(index)
     return [
-        nft.NOTE_DATAGRAMS,
         f"ct status & dnat != 0 ip saddr 127.0.0.0/8 oifname {_TUNNEL} snat to {tunnel}",
         f"ct status & dnat != 0 ip saddr 127.0.0.0/8 {_TO_INSIDE} snat to {gateway}",
         f"ct status & dnat != 0 ip saddr @nodes oifname {_TUNNEL} snat to {tunnel}",

@@ -30,8 +30,8 @@ from dataplane.kernel.names import GENERATION
 
 DATAGRAMS = "datagrams"
 """The set that has an element once any datagram was balanced: most tables never balance one."""
-NOTE_DATAGRAMS = f"meta l4proto udp ct status dnat update @{DATAGRAMS} {{ meta l4proto }}"
-"""A rule for a chain after the balancing that sees the first packet of each flow."""
+NOTE_DATAGRAMS = f"meta l4proto udp add @{DATAGRAMS} {{ meta l4proto }}"
+"""A rule ahead of the one that balances: both see the first packet of each flow."""
 TARGETS_MAX = 64
 """That one transaction adds or changes: about 20 ms of the kernel's time."""
 _LAYOUT = "2"
@@ -48,14 +48,16 @@ class Target:
     match: str
     """Ahead of `dnat` in its rule; empty or ends with a space."""
     backends: tuple[str, ...]
+    may_be_datagrams: bool
 
-    def rule(self, rotation: int) -> str:
-        """Return the rule of its chain."""
+    def rules(self, rotation: int) -> list[str]:
+        """Return the rules of its chain."""
         count = len(self.backends)
         first = rotation % count
         turned = (*self.backends[first:], *self.backends[:first])
         entries = ", ".join(f"{number} : {backend}" for number, backend in enumerate(turned))
-        return f"{self.match}dnat to numgen inc mod {count} map {{ {entries} }}"
+        balance = f"{self.match}dnat to numgen inc mod {count} map {{ {entries} }}"
+        return [NOTE_DATAGRAMS, balance] if self.may_be_datagrams else [balance]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def balancer_blocks(balancer: Balancer, targets: Sequence[Target], rotation: int
     verdicts = [f"{target.key} : goto {target.chain}" for target in served]
     blocks = set_block(balancer.rejected, balancer.key_type, rejected)
     for target in served:
-        blocks.extend(chain_block(target.chain, [target.rule(rotation)]))
+        blocks.extend(chain_block(target.chain, target.rules(rotation)))
     blocks.extend(set_block(balancer.map, f"{balancer.key_type} : verdict", verdicts, "map"))
     return blocks
 
@@ -144,7 +146,7 @@ def addition(balancer: Balancer, targets: Sequence[Target], rotation: int) -> li
     rejected = [target.key for target in targets if not target.backends]
     commands = [f"table {balancer.table} {{"] if served else []
     for target in served:
-        commands.extend(chain_block(target.chain, [target.rule(rotation)]))
+        commands.extend(chain_block(target.chain, target.rules(rotation)))
     if served:
         verdicts = ", ".join(f"{target.key} : goto {target.chain}" for target in served)
         commands += ["}", f"add element {balancer.table} {balancer.map} {{ {verdicts} }}"]
@@ -215,6 +217,7 @@ def _change(
             yield f"delete chain {table} {before.chain}"
     if after is not None and is_served:
         yield f"add chain {table} {after.chain}"
-        yield f"add rule {table} {after.chain} {after.rule(rotation)}"
+        for rule in after.rules(rotation):
+            yield f"add rule {table} {after.chain} {rule}"
         if not was_served:
             yield f"add element {table} {balancer.map} {{ {key} : goto {after.chain} }}"

@@ -102,6 +102,7 @@ def observe(
             if _is_usable(view, "lo") or name not in wanted.sandboxes
         },
         rules=None,
+        is_observed=True,
     )
     rules = wanted.rules
     if rules is not None:

@@ -15,6 +15,7 @@ from dataplane.kernel.ingress_rules import Abilities
 from dataplane.kernel.netns import run_in_namespace
 from dataplane.kernel.nftables import Nft, NftError
 from dataplane.kernel.rule_writer import RuleWriter
+from dataplane.plan import Protocol
 
 _OnNode = diff.MakeBase | diff.RemoveBase | diff.AddPeers | diff.DropPeers | diff.SetRules
 _OnNetwork = (
@@ -79,6 +80,8 @@ class Performer:
         self._nft = nft
         self._rules = RuleWriter(directory, nft, kernel)
         self.kernel = kernel
+        self.forgotten = 0
+        """Flows that the kernel was asked to forget, of whatever kind."""
 
     def perform(self, operations: Iterable[diff.Operation]) -> Failures:
         """Perform all operations and return what went wrong.
@@ -180,11 +183,11 @@ class Performer:
         def forget() -> None:
             with Channel(NETLINK_NETFILTER) as channel:
                 # To forget, the kernel looks at every connection of the machine, for each flow.
-                if isinstance(operation, diff.ForgetFlows):
-                    had = channel.dump(inventory.list_elements(names.TABLE, nft.DATAGRAMS))
-                    if inventory.is_known_empty(had):
-                        return
-                channel.request(*map(conntrack.forget, operation.flows))
+                dump = channel.dump(inventory.list_elements(names.TABLE, nft.DATAGRAMS))
+                skipped = Protocol.UDP if inventory.is_known_empty(dump) else None
+                flows = [f for f in operation.flows if not f.protocol or f.protocol != skipped]
+                channel.request(*map(conntrack.forget, flows))
+                self.forgotten += len(flows)
 
         name = operation.sandbox
         place = None if name is None else names.sandbox_path(self._directory, name)

@@ -24,9 +24,6 @@ _HOOKS = [
         "type nat hook output priority -100",
     ),
     *nft.chain_block(
-        "postrouting_nat", [nft.NOTE_DATAGRAMS], "type nat hook postrouting priority 100"
-    ),
-    *nft.chain_block(
         "input",
         [
             f"ip daddr {_REFUSER} meta l4proto tcp reject with tcp reset",
@@ -55,6 +52,7 @@ def render(services: tuple[VirtualService, ...]) -> Rendered:
             key=str(service.vip),
             match="",
             backends=tuple(map(str, service.backends)),
+            may_be_datagrams=True,
         )
         for service in services
     )

@@ -43,6 +43,7 @@ async def answer(driver: KernelDriver) -> None:
         except DriverError as error:
             said.error = str(error)
         said.operations = driver.stats().operations
+        said.forgotten = driver.stats().forgotten
         said.ms = driver.stats().last_apply_ms
         sys.stdout.buffer.write(msgspec.json.encode(said) + b"\n")
         sys.stdout.buffer.flush()

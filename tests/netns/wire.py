@@ -17,6 +17,8 @@ class Answer(msgspec.Struct):
     leftovers: tuple[str, ...] = ()
     operations: int = 0
     """All operations since the process started."""
+    forgotten: int = 0
+    """Flows that the kernel was asked to forget by then."""
     ms: float = 0.0
 
 

@@ -250,17 +250,34 @@ def test_backend_on_a_node_that_is_gone_loses_all_its_flows() -> None:
     gone = replace(FULL, nodes=1, replicas=(WEB[0], CLIENT), backends=WEB[:1])
 
     flow = diff.Flow(WEB[1].gateway_address, None, Protocol.TCP, 9000)
-    assert (None, flow) in flows(diff.ForgetGone, FULL, gone)
+    assert (None, flow) in flows(diff.ForgetFlows, FULL, gone)
 
 
 def test_what_has_an_address_again_is_not_gone() -> None:
     without = wanted_state(replace(FULL, replicas=(WEB[0], CLIENT), backends=WEB[:1]).plan(1))
     full = wanted_state(FULL.plan(1))
 
-    for address in (WEB[1].address, WEB[1].gateway_address):
-        assert diff.is_gone(without, diff.Flow(address))
-        assert not diff.is_gone(full, diff.Flow(address))
-    assert not diff.is_gone(without, diff.Flow(CLIENT.address))
+    for replica in WEB:
+        assert not diff.is_gone(full, diff.Flow(replica.address))
+    assert diff.is_gone(without, diff.Flow(WEB[1].address))
+
+
+def test_nothing_was_balanced_where_there_was_no_service_or_no_sandbox() -> None:
+    """What is read back may have been flushed by somebody."""
+    plan = FULL.plan(1)
+    networks = tuple(replace(network, services=()) for network in plan.networks)
+    nothing, empty = NodeState(), wanted_state(replace(plan, networks=networks))
+    full = wanted_state(plan)
+
+    assert is_new(nothing, full) == {True}
+    assert is_new(empty, full) == {True}
+    assert is_new(replace(empty, is_observed=True), full) == {False}
+    assert is_new(wanted_state(replace(FULL, backends=()).plan(1)), full) == {False}
+
+
+def is_new(found: NodeState, wanted: NodeState) -> set[bool]:
+    todo = diff.operations(found, wanted)
+    return {operation.is_new for operation in todo if isinstance(operation, diff.SetServices)}
 
 
 def test_own_index_among_the_peers_is_no_peer() -> None:

@@ -77,12 +77,20 @@ def test_node_change() -> None:
 def test_rewriting_begins_at_another_backend() -> None:
     (target,) = services(WORLD).targets
 
-    assert [re.findall(r"0 : (\S+),", target.rule(turn))[0] for turn in range(4)] == [
+    assert [re.findall(r"0 : (\S+),", target.rules(turn)[-1])[0] for turn in range(4)] == [
         "198.19.0.11",
         "198.19.0.12",
         "198.19.0.13",
         "198.19.0.11",
     ]
+
+
+def test_a_table_that_takes_the_place_of_another_may_have_balanced_datagrams() -> None:
+    noted = "elements = { udp }"
+    for kind, rendered in ((vip_rules, services(WORLD)), (ingress_rules, rules(WORLD))):
+        assert noted not in only(kind.build(rendered, 0, is_new=True))
+        assert noted in only(kind.build(rendered, 0, is_new=False))
+        assert noted in kind.full(rendered, 0)
 
 
 def test_no_services_no_table() -> None:
@@ -112,7 +120,7 @@ def test_digest_tells_what_a_table_holds() -> None:
 class Table:
     """What a table of balanced targets holds after some commands."""
 
-    chains: dict[str, str] = field(default_factory=dict[str, str])
+    chains: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     served: dict[str, str] = field(default_factory=dict[str, str])
     rejected: set[str] = field(default_factory=set[str])
 
@@ -125,15 +133,13 @@ class Table:
                 self._element(verb, rest)
             elif kind == "rule":
                 chain, rule = rest.split(" ", 1)
-                assert self.chains[chain] == ""
-                self.chains[chain] = rule
+                self.chains[chain].append(rule)
             elif verb == "add":
-                self.chains.setdefault(rest, "")
+                self.chains.setdefault(rest, [])
             elif verb == "flush":
-                assert rest in self.chains
-                self.chains[rest] = ""
+                self.chains[rest].clear()
             else:
-                assert self.chains[rest] == ""
+                assert not self.chains[rest]
                 assert rest not in self.served.values()
                 del self.chains[rest]
 
@@ -157,7 +163,10 @@ BALANCER = nft.Balancer("ip t", "vips", "ipv4_addr", "rejected")
 def targets(draw: st.DrawFn) -> tuple[nft.Target, ...]:
     keys = draw(st.sets(st.integers(1, 5)))
     backends = st.sets(st.sampled_from("abc")).map(lambda found: tuple(sorted(found)))
-    return tuple(nft.Target(f"vip_{key}", str(key), "", draw(backends)) for key in sorted(keys))
+    return tuple(
+        nft.Target(f"vip_{key}", str(key), "", draw(backends), may_be_datagrams=key % 2 == 0)
+        for key in sorted(keys)
+    )
 
 
 @given(st.lists(targets(), max_size=5))
@@ -170,7 +179,7 @@ def test_changes_end_where_a_full_table_would(steps: list[tuple[nft.Target, ...]
         before = after
     served = [target for target in before if target.backends]
 
-    assert table.chains == {target.chain: target.rule(0) for target in served}
+    assert table.chains == {target.chain: target.rules(0) for target in served}
     assert table.served == {target.key: target.chain for target in served}
     assert table.rejected == {target.key for target in before if not target.backends}
 
