@@ -155,6 +155,18 @@ DRIVER: tuple[Metric[KernelStats], ...] = (
         "How long the last application took.",
         lambda s: s.last_apply_ms / 1000,
     ),
+    Metric(
+        Kind.COUNTER,
+        "hivewire_driver_forgotten_flows_total",
+        "Flows that the kernel was asked to forget: each time it looks at all connections.",
+        lambda s: s.forgotten,
+    ),
+    Metric(
+        Kind.COUNTER,
+        "hivewire_driver_dropped_flows_total",
+        "Flows to endpoints that are gone which are remembered, for there were too many to forget.",
+        lambda s: s.dropped,
+    ),
 )
 
 DNS: tuple[Metric[DnsStats], ...] = (
