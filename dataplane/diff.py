@@ -304,13 +304,6 @@ def _flows(found: NodeState, wanted: NodeState) -> list[Operation]:
     return forgotten
 
 
-def is_gone(state: NodeState, flow: Flow) -> bool:
-    """Tell whether nothing on this node, or known to it, has the address of the flow's backend."""
-    used = {i.address for s in state.sandboxes.values() for i in s.interfaces.values()}
-    used.update(r.address for network in state.networks.values() for r in network.remotes)
-    return flow.backend not in used
-
-
 def _gone_endpoints(found: NodeState, wanted: NodeState) -> set[tuple[str, IPv4Address]]:
     """Return network and address of the endpoints that no node has any more."""
     gone = _local_endpoints(found) - _local_endpoints(wanted)
@@ -320,12 +313,17 @@ def _gone_endpoints(found: NodeState, wanted: NodeState) -> set[tuple[str, IPv4A
     if not gone:
         return gone
     # What only moved to another node is not gone.
+    return gone - endpoints(wanted)
+
+
+def endpoints(state: NodeState) -> set[tuple[str, IPv4Address]]:
+    """Return network and address of the endpoints that this node has or knows on others."""
     remotes = {
         (name, remote.address)
-        for name, network in wanted.networks.items()
+        for name, network in state.networks.items()
         for remote in network.remotes
     }
-    return gone - remotes - _local_endpoints(wanted)
+    return remotes | _local_endpoints(state)
 
 
 def _local_endpoints(state: NodeState) -> set[tuple[str, IPv4Address]]:

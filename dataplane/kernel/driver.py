@@ -74,8 +74,6 @@ class KernelDriver:
         self._state: NodeState | None = None
         """What the node holds; None: not known."""
         self._stats = KernelStats(0, 0, 0, 0, 0.0)
-        self._wanted = NodeState()
-        """What the latest application was to lead to."""
         self._owed = Owed()
         self._is_due = asyncio.Event()
 
@@ -124,7 +122,7 @@ class KernelDriver:
             started = time.perf_counter()
             performer = self._prepare()
             wanted = wanted_state(plan, self._uplink_mtu(plan), self._state)
-            found, self._state, self._wanted = self._state, None, wanted
+            found, self._state = self._state, None
             removed, is_observed = 0, found is None
             unreadable: dict[str, str] = {}
             reachable = wanted
@@ -134,7 +132,7 @@ class KernelDriver:
                 kept = {s: v for s, v in wanted.sandboxes.items() if s not in unreadable}
                 reachable = replace(wanted, sandboxes=kept)
             todo = operations(found, reachable)
-            self._owed.add(o for o in todo if isinstance(o, ForgetGone))
+            self._owed.add((o for o in todo if isinstance(o, ForgetGone)), wanted)
             todo = tuple(o for o in todo if not isinstance(o, ForgetGone))
             failures = performer.perform(todo)
             failures.sandboxes.update(unreadable)
@@ -159,7 +157,7 @@ class KernelDriver:
         """Forget the flow that is owed longest; return the seconds that took, 0 for nothing."""
         with self._running:
             started = time.perf_counter()
-            operation = self._owed.take(self._wanted)
+            operation = self._owed.take()
             if operation is None or self._performer is None:
                 return 0.0
             if failures := self._performer.perform([operation]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dataplane.diff import Flow, ForgetGone, is_gone
+from dataplane.diff import Flow, ForgetGone, endpoints
 from dataplane.state import NodeState
 
 OWED_MAX = 4096
@@ -24,21 +24,28 @@ class Owed:
     def __len__(self) -> int:
         return len(self._flows)
 
-    def add(self, operations: Iterable[ForgetGone]) -> None:
-        """Owe these."""
+    def add(self, operations: Iterable[ForgetGone], state: NodeState) -> None:
+        """Owe these, and nothing more that is wrong where a node holds `state`.
+
+        An address may have been given to another endpoint meanwhile: its connections stay.
+        """
         self._flows.update(((o.sandbox, flow), None) for o in operations for flow in o.flows)
+        if not self._flows:
+            return
+        used = {address for _, address in endpoints(state)}
+        self._flows = {
+            (name, flow): None
+            for name, flow in self._flows
+            if name in state.sandboxes and flow.backend not in used
+        }
         while len(self._flows) > OWED_MAX:
             del self._flows[next(iter(self._flows))]
             self.dropped += 1
 
-    def take(self, state: NodeState) -> ForgetGone | None:
-        """Return what to forget next, a single flow, where a node holds `state`; None: nothing.
-
-        An address may have been given to another endpoint meanwhile: its connections stay.
-        """
-        while self._flows:
-            name, flow = next(iter(self._flows))
-            del self._flows[name, flow]
-            if name in state.sandboxes and is_gone(state, flow):
-                return ForgetGone(name, (flow,))
-        return None
+    def take(self) -> ForgetGone | None:
+        """Return what to forget next, a single flow; None: nothing."""
+        if not self._flows:
+            return None
+        name, flow = next(iter(self._flows))
+        del self._flows[name, flow]
+        return ForgetGone(name, (flow,))

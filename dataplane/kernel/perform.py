@@ -183,15 +183,22 @@ class Performer:
         def forget() -> None:
             with Channel(NETLINK_NETFILTER) as channel:
                 # To forget, the kernel looks at every connection of the machine, for each flow.
-                dump = channel.dump(inventory.list_elements(names.TABLE, nft.DATAGRAMS))
-                skipped = Protocol.UDP if inventory.is_known_empty(dump) else None
-                flows = [f for f in operation.flows if not f.protocol or f.protocol != skipped]
+                flows = [f for f in operation.flows if f.protocol is not Protocol.UDP]
+                datagrams = [f for f in operation.flows if f.protocol is Protocol.UDP]
+                if datagrams and not _is_without_datagrams(channel):
+                    flows += datagrams
                 channel.request(*map(conntrack.forget, flows))
                 self.forgotten += len(flows)
 
         name = operation.sandbox
         place = None if name is None else names.sandbox_path(self._directory, name)
         run_in_namespace(place, forget)
+
+
+def _is_without_datagrams(channel: Channel) -> bool:
+    """Tell whether the rules of the channel's namespace say that they never balanced any."""
+    dump = channel.dump(inventory.list_elements(names.TABLE, nft.DATAGRAMS))
+    return inventory.is_known_empty(dump)
 
 
 def _is_services(operation: diff.Operation) -> bool:

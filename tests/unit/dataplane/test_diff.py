@@ -20,7 +20,7 @@ from dataplane.state import (
     Uplink,
     wanted_state,
 )
-from tests.netns.world import VIP, Replica, World
+from tests.netns.world import NETWORK, VIP, Replica, World
 
 REPLICAS = tuple(Replica(f"r{number}", 1 + number % 3, 10 + number) for number in range(6))
 
@@ -253,13 +253,13 @@ def test_backend_on_a_node_that_is_gone_loses_all_its_flows() -> None:
     assert (None, flow) in flows(diff.ForgetFlows, FULL, gone)
 
 
-def test_what_has_an_address_again_is_not_gone() -> None:
+def test_endpoints_are_those_of_all_nodes() -> None:
     without = wanted_state(replace(FULL, replicas=(WEB[0], CLIENT), backends=WEB[:1]).plan(1))
     full = wanted_state(FULL.plan(1))
 
     for replica in WEB:
-        assert not diff.is_gone(full, diff.Flow(replica.address))
-    assert diff.is_gone(without, diff.Flow(WEB[1].address))
+        assert (NETWORK, replica.address) in diff.endpoints(full)
+    assert (NETWORK, WEB[1].address) not in diff.endpoints(without)
 
 
 def test_nothing_was_balanced_where_there_was_no_service_or_no_sandbox() -> None:

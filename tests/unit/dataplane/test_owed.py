@@ -18,33 +18,34 @@ FLOW = Flow(B.address)
 
 def test_flows_are_forgotten_one_by_one_and_once() -> None:
     debts = Owed()
-    debts.add([ForgetGone(A.name, (FLOW,)), ForgetGone(CLIENT.name, (FLOW,))])
-    debts.add([ForgetGone(A.name, (FLOW,))])
+    debts.add([ForgetGone(A.name, (FLOW,)), ForgetGone(CLIENT.name, (FLOW,))], WITHOUT_B)
+    debts.add([ForgetGone(A.name, (FLOW,))], WITHOUT_B)
 
-    assert debts.take(WITHOUT_B) == ForgetGone(A.name, (FLOW,))
-    assert debts.take(WITHOUT_B) == ForgetGone(CLIENT.name, (FLOW,))
-    assert debts.take(WITHOUT_B) is None
+    assert debts.take() == ForgetGone(A.name, (FLOW,))
+    assert debts.take() == ForgetGone(CLIENT.name, (FLOW,))
+    assert debts.take() is None
 
 
 def test_what_came_back_keeps_its_connections() -> None:
     debts = Owed()
-    debts.add([ForgetGone(CLIENT.name, (FLOW,))])
+    debts.add([ForgetGone(CLIENT.name, (FLOW,))], WITHOUT_B)
+    debts.add([], STATE)
 
-    assert debts.take(STATE) is None
+    assert debts.take() is None
     assert len(debts) == 0
 
 
 def test_nothing_is_forgotten_in_a_sandbox_that_is_gone() -> None:
     debts = Owed()
-    debts.add([ForgetGone("unknown", (FLOW,)), ForgetGone(CLIENT.name, (FLOW,))])
+    debts.add([ForgetGone("unknown", (FLOW,)), ForgetGone(CLIENT.name, (FLOW,))], WITHOUT_B)
 
-    assert debts.take(WITHOUT_B) == ForgetGone(CLIENT.name, (FLOW,))
+    assert debts.take() == ForgetGone(CLIENT.name, (FLOW,))
 
 
 def test_the_oldest_are_dropped_and_counted() -> None:
     debts = Owed()
-    flows = tuple(Flow(B.address + number) for number in range(OWED_MAX + 2))
-    debts.add([ForgetGone(CLIENT.name, flows)])
+    flows = tuple(Flow(B.address + 256 + number) for number in range(OWED_MAX + 2))
+    debts.add([ForgetGone(CLIENT.name, flows)], WITHOUT_B)
 
     assert (len(debts), debts.dropped) == (OWED_MAX, 2)
-    assert debts.take(WITHOUT_B) == ForgetGone(CLIENT.name, flows[2:3])
+    assert debts.take() == ForgetGone(CLIENT.name, flows[2:3])
