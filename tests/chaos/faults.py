@@ -40,6 +40,7 @@ class Cut:
 
 
 _POWER_CUT = 0.08
+"""Share of the rounds."""
 
 Fault = Killed | Frozen | Cut
 

@@ -1,6 +1,7 @@
 """Real daemons under random faults: after each all is right again, and bystanders were not hurt.
 
-`HIVEWIRE_ROUNDS` sets how many rounds there are, `HIVEWIRE_SEED` what befalls the cluster in them.
+`HIVEWIRE_ROUNDS` sets how many rounds there are, `HIVEWIRE_SEED` what befalls the cluster in them,
+`HIVEWIRE_MANAGERS` and `HIVEWIRE_WORKERS` how large it is.
 A seed does not replay how the daemons race, but what was done to them, and for how long.
 """
 

@@ -177,11 +177,11 @@ def test_changes_end_where_a_full_table_would(steps: list[tuple[nft.Target, ...]
         for commands in nft.changes(BALANCER, before, after, 0):
             table.run(commands)
         before = after
-    served = [target for target in before if target.backends]
+        served = [target for target in before if target.backends]
 
-    assert table.chains == {target.chain: target.rules(0) for target in served}
-    assert table.served == {target.key: target.chain for target in served}
-    assert table.rejected == {target.key for target in before if not target.backends}
+        assert table.chains == {target.chain: target.rules(0) for target in served}
+        assert table.served == {target.key: target.chain for target in served}
+        assert table.rejected == {target.key for target in before if not target.backends}
 
 
 def test_every_target_is_somewhere_in_the_text() -> None:
